@@ -1,0 +1,7 @@
+"""What a cell becomes: equations -> Graph (`trace`), Graph -> backward Graph (`grad`)."""
+
+from gatewise.graph.grad import backward
+from gatewise.graph.graph import CellError, Graph, Node
+from gatewise.graph.trace import cell
+
+__all__ = ["CellError", "Graph", "Node", "backward", "cell"]

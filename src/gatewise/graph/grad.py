@@ -1,0 +1,118 @@
+"""Differentiating a cell: its Graph -> its backward Graph.
+
+One step of backpropagation through time, as a graph of its own: what reaches the new states goes in,
+what leaves through the old states, the gates and the learned vectors comes out. It is reverse-mode
+differentiation, one derivative row of `ops.py` an op, traced with the same proxies as a cell.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import lru_cache
+
+from gatewise.graph.graph import Graph, closure
+from gatewise.graph.ops import OPS
+from gatewise.graph.trace import Builder, Proxy
+
+
+@lru_cache(maxsize=256)
+def backward(graph: Graph, seeds: tuple[int, ...] | None = None) -> Graph:
+    """The backward graph of a cell.
+
+    Args:
+        graph: the cell.
+        seeds: the nodes that got a gradient at every step, besides what flows back through the states;
+            by default the layer's output, which is the first state's new value.
+
+    Its leaves are, besides vectors and constants:
+
+    - `grad h`: the gradient of the new h that comes from the step after (or, at the last step, from h_n);
+    - `grad %7`: the gradient of node 7 that the caller of the layer gave for this step;
+    - `state h`, `input r`, `saved %7`: values of the forward step.
+
+    Its outputs:
+
+    - `state h`: the gradient of h_{t-1}, which is the next step's `grad h`;
+    - `input r`, `vector p`: the gradients of x.r, and of p at this step;
+    - `project %7`, `output %7`: the gradient of what the projection in node 7 made;
+    - `operand %6`: the value (not a gradient) of node 6, which some projection read: its product with the
+      former, summed over steps, is the gradient of the weights.
+    """
+    seeds = (graph.outputs[0][1],) if seeds is None else seeds
+    trace = Differentiation(graph)
+    for state, i in graph.outputs:
+        trace.give(i, trace.builder.add("grad", key=state))
+    for i in seeds:
+        trace.give(i, trace.builder.add("grad", key=f"%{i}"))
+    for i in reversed(closure(graph.nodes, [*(i for _, i in graph.outputs), *seeds])):
+        trace.step(i)
+    for op, keys in (("state", graph.states), ("input", graph.input_gates), ("vector", graph.vectors)):
+        for key in keys:  # what nothing reads still has a gradient: zero
+            trace.outputs.setdefault(f"{op} {key}", trace.builder.constant(0.0))
+    nodes, outputs = trace.builder.prune([(label, p.index) for label, p in sorted(trace.outputs.items())])
+    return Graph(f"{graph.name}_backward", graph.gates, graph.states, graph.vectors, nodes, outputs)
+
+
+class Differentiation:
+    """The state of one pass over a cell's nodes, last to first."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.builder = graph, Builder()
+        self.gradients: dict[int, Proxy] = {}
+        self.projections: dict[int, list[tuple[str, Proxy]]] = defaultdict(list)
+        self.outputs: dict[str, Proxy] = {}
+        self.values: dict[int, Proxy | float] = {}
+
+    def give(self, i: int, gradient: Proxy) -> None:
+        """Add to the gradient of node i."""
+        self.gradients[i] = self.gradients[i] + gradient if i in self.gradients else gradient
+
+    def step(self, i: int) -> None:
+        """Hand node i's gradient, complete by now, to what it was made from."""
+        node = self.graph.nodes[i]
+        # All projections of this value are later nodes: their products with the weights become one.
+        if i in self.projections:
+            order = self.graph.gates.index
+            gates, gradients = zip(*sorted(self.projections[i], key=lambda pair: order(pair[0])), strict=True)
+            self.give(i, self.builder.add("unproject", gradients, " ".join(gates)))
+            self.outputs[f"operand %{i}"] = self.operand(i)
+        if i not in self.gradients or node.op == "const":
+            return
+        g = self.gradients[i]
+        if node.op in ("input", "state", "vector"):
+            self.outputs[f"{node.op} {node.key}"] = g
+        elif node.op == "project":
+            self.outputs[f"project %{i}"] = g
+            self.projections[node.args[0]].append((node.key, g))
+        elif node.op == "output":
+            self.outputs[f"output %{i}"] = g
+            self.give(node.args[0], self.builder.add("unoutput", (g,)))
+            self.outputs[f"operand %{node.args[0]}"] = self.operand(node.args[0])
+        else:
+            row = OPS[node.op]
+            values = [*(self.value(a) for a in node.args), self.value(i)]
+            for a, derivative in zip(node.args, row.derivative, strict=True):
+                if derivative is not None and self.graph.nodes[a].op != "const":
+                    self.give(a, derivative(g, *values, **dict(node.params)))
+
+    def value(self, i: int) -> Proxy | float:
+        """The value of the cell's node i in the backward step: recomputed where that is cheap, else saved."""
+        if i not in self.values:
+            self.values[i] = self._value(i)
+        return self.values[i]
+
+    def _value(self, i: int) -> Proxy | float:
+        node = self.graph.nodes[i]
+        if node.op == "const":
+            return node.params[0][1]
+        if node.op in ("input", "state", "vector"):
+            return self.builder.add(node.op, key=node.key)
+        # 1 - z and the like: made from one other value by arithmetic, so saving both would waste memory.
+        made_from = {a for a in node.args if self.graph.nodes[a].op != "const"}
+        if node.op in ("add", "sub", "mul", "neg") and len(made_from) == 1:
+            return self.builder.add(node.op, [self.value(a) for a in node.args])
+        return self.builder.add("saved", key=f"%{i}")
+
+    def operand(self, i: int) -> Proxy:
+        value = self.value(i)
+        return value if isinstance(value, Proxy) else self.builder.constant(value)

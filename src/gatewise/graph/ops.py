@@ -1,0 +1,160 @@
+"""The element-wise ops of cells: one row an op.
+
+A row says how torch computes the op and what its derivative is; everything else about an op is derived
+from its row. A row's name is the name of the torch function that a cell writes (`torch.sigmoid`,
+`torch.nn.functional.elu`, or the operator's: `a + b` is `torch.add`).
+
+A derivative is one function an argument, `(g, *args, y, **params)`: g is the gradient of the op's value
+y. It is written in the same operators and torch functions as cells are, so that it can be traced into
+the backward graph, and it agrees with torch's own at kinks and ties.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+Fn = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One element-wise op.
+
+    name: its torch function's name. run: tensors in, tensor out.
+    derivative: for each argument, g times the derivative of y by it (None: it has none).
+    params: the numbers that it takes after its arguments, with their defaults (None: none given).
+    boolean: it makes a comparison, not a number. conditions: which arguments must be comparisons.
+    scalars: `run` takes Python numbers for constants; else they come as 0-dimensional tensors.
+    """
+
+    name: str
+    run: Fn
+    derivative: tuple[Fn | None, ...]
+    params: Mapping[str, float | None] = field(default_factory=dict)
+    boolean: bool = False
+    conditions: tuple[int, ...] = ()
+    scalars: bool = False
+
+    @property
+    def arity(self) -> int:
+        return len(self.derivative)
+
+
+def _log(a: Any) -> Any:
+    """log of a value or, as a power's base may be, of a number."""
+    return torch.log(a) if not isinstance(a, float) else math.log(a) if a > 0.0 else math.nan
+
+
+def _unless_zero(a: Any, gradient: Fn, g: Any) -> Any:
+    """gradient(), but 0 where a is 0: there b * a ** (b - 1) and y * log(a) may be 0 * inf."""
+    if isinstance(a, float):
+        return gradient() if a != 0.0 else 0.0 * g
+    return torch.where(torch.abs(a) > 0.0, gradient(), 0.0)
+
+
+def _within(g: Any, a: Any, lo: float | None, hi: float | None) -> Any:
+    """g where lo <= a <= hi, else 0; a bound of None is no bound."""
+    if lo is not None:
+        g = torch.where(a >= lo, g, 0.0)
+    return g if hi is None else torch.where(a <= hi, g, 0.0)
+
+
+_ROWS = (
+    # arithmetic
+    Op("add", operator.add, (lambda g, a, b, y: g, lambda g, a, b, y: g), scalars=True),
+    Op("sub", operator.sub, (lambda g, a, b, y: g, lambda g, a, b, y: -g), scalars=True),
+    Op("mul", operator.mul, (lambda g, a, b, y: g * b, lambda g, a, b, y: g * a), scalars=True),
+    Op("div", operator.truediv, (lambda g, a, b, y: g / b, lambda g, a, b, y: -g * y / b), scalars=True),
+    Op("neg", torch.neg, (lambda g, a, y: -g,)),
+    Op(
+        "pow",
+        operator.pow,
+        (
+            lambda g, a, b, y: _unless_zero(b, lambda: g * (b * a ** (b - 1.0)), g),
+            lambda g, a, b, y: _unless_zero(a, lambda: g * (y * _log(a)), g),
+        ),
+        scalars=True,
+    ),
+    # functions
+    Op("sigmoid", torch.sigmoid, (lambda g, a, y: g * (y * (1.0 - y)),)),
+    Op("tanh", torch.tanh, (lambda g, a, y: g * (1.0 - y * y),)),
+    Op("relu", torch.relu, (lambda g, a, y: torch.where(y > 0.0, g, 0.0),)),
+    Op("exp", torch.exp, (lambda g, a, y: g * y,)),
+    Op("log", torch.log, (lambda g, a, y: g / a,)),
+    Op("sqrt", torch.sqrt, (lambda g, a, y: g / (2.0 * y),)),
+    Op("abs", torch.abs, (lambda g, a, y: torch.where(a > 0.0, g, torch.where(a < 0.0, -g, 0.0)),)),
+    Op(
+        "softplus",
+        F.softplus,
+        (
+            lambda g, a, y, beta, threshold: torch.where(
+                beta * a > threshold, g, g * torch.sigmoid(beta * a)
+            ),
+        ),
+        params={"beta": 1.0, "threshold": 20.0},
+    ),
+    Op(
+        "elu",
+        F.elu,
+        (lambda g, a, y, alpha: torch.where(a > 0.0, g, g * (y + alpha)),),
+        params={"alpha": 1.0},
+    ),
+    Op(
+        "leaky_relu",
+        F.leaky_relu,
+        (lambda g, a, y, negative_slope: torch.where(a > 0.0, g, negative_slope * g),),
+        params={"negative_slope": 0.01},
+    ),
+    Op("softsign", F.softsign, (lambda g, a, y: g / (1.0 + torch.abs(a)) ** 2.0,)),
+    Op("hardsigmoid", F.hardsigmoid, (lambda g, a, y: torch.where(y > 0.0, torch.where(y < 1.0, g / 6.0, 0.0), 0.0),)),
+    Op(
+        "clamp",
+        torch.clamp,
+        (lambda g, a, y, min=None, max=None: _within(g, a, min, max),),
+        params={"min": None, "max": None},
+    ),
+    # choices; at a tie, minimum and maximum give each side half, as torch does
+    Op(
+        "minimum",
+        torch.minimum,
+        (
+            lambda g, a, b, y: torch.where(a < b, g, torch.where(a > b, 0.0, 0.5 * g)),
+            lambda g, a, b, y: torch.where(b < a, g, torch.where(b > a, 0.0, 0.5 * g)),
+        ),
+    ),
+    Op(
+        "maximum",
+        torch.maximum,
+        (
+            lambda g, a, b, y: torch.where(a > b, g, torch.where(a < b, 0.0, 0.5 * g)),
+            lambda g, a, b, y: torch.where(b > a, g, torch.where(b < a, 0.0, 0.5 * g)),
+        ),
+    ),
+    Op(
+        "where",
+        torch.where,
+        (None, lambda g, c, a, b, y: torch.where(c, g, 0.0), lambda g, c, a, b, y: torch.where(c, 0.0, g)),
+        conditions=(0,),
+    ),
+    # comparisons
+    Op("lt", operator.lt, (None, None), boolean=True, scalars=True),
+    Op("le", operator.le, (None, None), boolean=True, scalars=True),
+    Op("gt", operator.gt, (None, None), boolean=True, scalars=True),
+    Op("ge", operator.ge, (None, None), boolean=True, scalars=True),
+)
+
+OPS: dict[str, Op] = {row.name: row for row in _ROWS}
+
+# Other names that torch gives to the same ops.
+ALIASES = {
+    "multiply": "mul", "subtract": "sub", "divide": "div", "true_divide": "div", "negative": "neg",
+    "absolute": "abs", "clip": "clamp", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge",
+    "special_expit": "sigmoid",
+}  # fmt: skip

@@ -1,0 +1,438 @@
+"""Tracing: equations written in Python -> Graph.
+
+The function is called once, with proxies instead of tensors. What is done to a proxy is written down as
+a node; what can't be written down is an error that names the cell's own line. The function's local
+variables at its return name the nodes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import linecache
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from types import CodeType, FrameType, FunctionType
+from typing import Any, NoReturn
+
+import torch
+
+from gatewise.graph.graph import OUTPUT_PROJECTION, CellError, Graph, Node, SizeError, check_cell, closure
+from gatewise.graph.ops import ALIASES, OPS
+
+Function = Callable[..., Any]
+Label = tuple[str, int]
+
+
+def cell(*, gates: str, name: str | None = None) -> Callable[[Function], Graph]:
+    """Decorator: a function that states a cell's equations becomes a `Graph`.
+
+    The function is `(x, state, …, *, vector, …) -> new state, …`. In it
+
+    - `x.r` reads W_ir x_t + b_ir, and `h.r` reads W_hr h_{t-1} + b_hr, for a gate r. `.r` on any
+      state-sized expression projects it with the same weights: `(r * h).n`.
+    - all the rest is element-wise: + - * / **, comparisons, numbers, and the ops of `gatewise.graph.ops`
+      (`torch.sigmoid`, `torch.tanh`, `torch.where` …).
+    - `.hr` is torch's output projection W_hr to `proj_size`.
+    - keyword-only arguments are learned vectors of size (H,), such as an LSTM's peepholes.
+    - what is returned are the new states, in the order of the arguments; the first is the layer's output.
+    - a cell called with these values, `h, c = lstm(x, h, c)`, is inlined.
+
+    Args:
+        gates: the gates' names, separated by spaces, in the order in which the weights stack them.
+        name: the cell's name; the function's, if not given.
+
+    Returns:
+        The cell, for `gatewise.Recurrent(cell, input_size, hidden_size)`.
+
+    Raises:
+        CellError: an equation is not allowed; the message names its line and what to write instead.
+
+    Example:
+        >>> @gatewise.cell(gates="f n")              # the minimal gated unit, arXiv 1603.09420
+        ... def mgu(x, h):
+        ...     f = torch.sigmoid(x.f + h.f)
+        ...     n = torch.tanh(x.n + (f * h).n)
+        ...     return (1 - f) * h + f * n
+    """
+    if not isinstance(gates, str):
+        raise CellError(f"gates={gates!r}: expected the gates' names in one string, such as gates='r z n'")
+
+    def decorate(function: Function) -> Graph:
+        return trace(function, tuple(gates.split()), name)
+
+    return decorate
+
+
+class Builder:
+    """Nodes as they are written down, each distinct one once."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._index: dict[Node, int] = {}
+
+    def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", **params: float) -> Proxy:
+        """The proxy of this node, which is added unless the same one is there already."""
+        indices = tuple(a.index if isinstance(a, Proxy) else self.constant(a).index for a in args)
+        node = Node(op, indices, key, tuple(sorted(params.items())))
+        if node not in self._index:
+            self._index[node] = len(self.nodes)
+            self.nodes.append(node)
+        return Proxy(self, self._index[node])
+
+    def constant(self, value: float) -> Proxy:
+        return self.add("const", value=float(value))
+
+    def fault(self, message: str) -> NoReturn:
+        raise CellError(message)
+
+    def attribute(self, proxy: Proxy, name: str) -> Proxy:
+        """What `proxy.name` means; only a cell's own equations know."""
+        raise AttributeError(name)
+
+    def prune(self, labels: Sequence[Label]) -> tuple[tuple[Node, ...], tuple[Label, ...]]:
+        """The nodes that the labelled ones need, renumbered, and the labels with their new numbers."""
+        kept = closure(self.nodes, [i for _, i in labels])
+        new = {old: i for i, old in enumerate(kept)}
+        nodes = tuple(
+            Node(n.op, tuple(new[a] for a in n.args), n.key, n.params) for n in (self.nodes[i] for i in kept)
+        )
+        return nodes, tuple((label, new[i]) for label, i in labels)
+
+
+class Proxy:
+    """A value of the step, while its cell is traced: arithmetic and torch functions on it become nodes."""
+
+    __slots__ = ("builder", "index")
+
+    def __init__(self, builder: Builder, index: int) -> None:
+        self.builder, self.index = builder, index
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", str(func))
+        values = [*args, *(kwargs or {}).values()]
+        values += [b for a in values if isinstance(a, (tuple, list)) for b in a]  # as torch.cat([a, b]) has them
+        builder = next(a.builder for a in values if isinstance(a, Proxy))
+        return apply(builder, ALIASES.get(name, name), args, kwargs or {})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # protocols that numpy, copy and others ask for; Proxy has none of them
+            raise AttributeError(name)
+        return self.builder.attribute(self, name)
+
+    # fmt: off
+    def __add__(self, other: Any) -> Any: return apply(self.builder, "add", (self, other))
+    def __radd__(self, other: Any) -> Any: return apply(self.builder, "add", (other, self))
+    def __sub__(self, other: Any) -> Any: return apply(self.builder, "sub", (self, other))
+    def __rsub__(self, other: Any) -> Any: return apply(self.builder, "sub", (other, self))
+    def __mul__(self, other: Any) -> Any: return apply(self.builder, "mul", (self, other))
+    def __rmul__(self, other: Any) -> Any: return apply(self.builder, "mul", (other, self))
+    def __truediv__(self, other: Any) -> Any: return apply(self.builder, "div", (self, other))
+    def __rtruediv__(self, other: Any) -> Any: return apply(self.builder, "div", (other, self))
+    def __pow__(self, other: Any) -> Any: return apply(self.builder, "pow", (self, other))
+    def __rpow__(self, other: Any) -> Any: return apply(self.builder, "pow", (other, self))
+    def __neg__(self) -> Any: return apply(self.builder, "neg", (self,))
+    def __pos__(self) -> Any: return self
+    def __abs__(self) -> Any: return apply(self.builder, "abs", (self,))
+    def __lt__(self, other: Any) -> Any: return apply(self.builder, "lt", (self, other))
+    def __le__(self, other: Any) -> Any: return apply(self.builder, "le", (self, other))
+    def __gt__(self, other: Any) -> Any: return apply(self.builder, "gt", (self, other))
+    def __ge__(self, other: Any) -> Any: return apply(self.builder, "ge", (self, other))
+    # fmt: on
+
+    def __eq__(self, other: object) -> NoReturn:
+        self.builder.fault("== and != on a value: rounding makes them useless; write torch.where with <, <=, > or >=")
+
+    __ne__ = __eq__  # type: ignore[assignment]
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> NoReturn:
+        self.builder.fault(
+            "Python's if, while, and, or, not, min and max need one truth, but a value has one for each unit; "
+            "write torch.where(condition, a, b), torch.minimum or torch.maximum"
+        )
+
+    def _number(self) -> NoReturn:
+        self.builder.fault("a value of the step is no Python number; write torch's function, such as torch.exp(a)")
+
+    __float__ = __int__ = __index__ = __complex__ = _number
+
+    def _array(self, *_: object) -> NoReturn:
+        self.builder.fault("a cell is written for one unit: it has no indexing, no loop over units and no len()")
+
+    __getitem__ = __iter__ = __len__ = __contains__ = _array  # type: ignore[assignment]
+
+    def __matmul__(self, other: object) -> NoReturn:
+        self.builder.fault("@ in a cell: a matrix product is written as a gate's projection, such as h.n or (r * h).n")
+
+    __rmatmul__ = __matmul__
+
+    def _operator(self, *_: object) -> NoReturn:
+        self.builder.fault("&, |, ~, ^, //, % are no ops of a cell; for conditions nest torch.where(condition, a, b)")
+
+    __and__ = __or__ = __xor__ = __invert__ = __floordiv__ = __mod__ = _operator
+    __rand__ = __ror__ = __rxor__ = __rfloordiv__ = __rmod__ = _operator
+
+    def __repr__(self) -> str:
+        return f"<value %{self.index}: {self.builder.nodes[self.index]}>"
+
+
+class Input(Proxy):
+    """x itself, of which only gates can be read."""
+
+    __slots__ = ()
+
+
+def apply(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> Proxy:
+    """The node of one op on these arguments; any fault is the builder's to report."""
+    row = OPS.get(name)
+    if row is None:
+        builder.fault(f"torch's {name} is no op of a cell; expected one of: {' '.join(sorted(OPS))}")
+    kwargs = dict(kwargs or {})
+    if kwargs.get("inplace") is False:
+        del kwargs["inplace"]
+    params = dict(zip(row.params, args[row.arity :], strict=False)) | kwargs
+    if len(args) < row.arity or len(args) > row.arity + len(row.params) or set(params) - set(row.params):
+        takes = ", ".join([*"abc"[: row.arity], *(f"{p}=…" for p in row.params)])
+        builder.fault(f"{name} got {len(args)} arguments and {sorted(kwargs)}; expected {name}({takes})")
+    values = [_operand(builder, name, a) for a in args[: row.arity]]
+    for k, value in enumerate(values):
+        made = OPS.get(builder.nodes[value.index].op) if isinstance(value, Proxy) else None
+        if (k in row.conditions) != (made is not None and made.boolean):
+            builder.fault(
+                f"{name}: argument {k + 1} must be a comparison, such as h > 0"
+                if k in row.conditions
+                else f"{name} of a comparison; write torch.where(condition, a, b) with numbers"
+            )
+    numbers = {k: _number(builder, name, v) for k, v in {**row.params, **params}.items() if v is not None}
+    return builder.add(name, values, **numbers)
+
+
+def _operand(builder: Builder, name: str, value: Any) -> Proxy | float:
+    if isinstance(value, Input):
+        builder.fault(f"{name} of x itself, which has input_size numbers; read a gate of it, such as x.n")
+    if isinstance(value, Proxy):
+        if value.builder is not builder:
+            builder.fault(f"{name} of a value that belongs to another cell's equations")
+        return value
+    return _number(builder, name, value)
+
+
+def _number(builder: Builder, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not (hasattr(value, "ndim") and value.ndim == 0):  # torch's and numpy's scalars are numbers too
+            builder.fault(
+                f"{name} of {type(value).__name__} {str(value)[:40]!r}: expected a value of the step or a number; "
+                "a learned vector is a keyword-only argument of the cell"
+            )
+    return float(value)
+
+
+# --- a cell's own equations ------------------------------------------------------------------------
+
+
+class CellBuilder(Builder):
+    """A Builder that knows the cell's gates and, for its errors, the cell's lines."""
+
+    def __init__(self, name: str, gates: tuple[str, ...], code: CodeType) -> None:
+        super().__init__()
+        self.name, self.gates, self.code = name, gates, code
+        self.lines: list[int | None] = []  # where each node was written
+        self.inlined: list[tuple[str, int]] = []  # the names that inlined cells gave
+
+    def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", **params: float) -> Proxy:
+        proxy = super().add(op, args, key, **params)
+        while len(self.lines) < len(self.nodes):
+            self.lines.append(self._current_line())
+        return proxy
+
+    def attribute(self, proxy: Proxy, name: str) -> Proxy:
+        if name == OUTPUT_PROJECTION and not isinstance(proxy, Input):
+            return self.add("output", (proxy,))
+        if name not in self.gates:
+            function = f"; for the function write torch.{name}(…)" if name in OPS else ""
+            expected = " ".join(self.gates) or "none at all"
+            self.fault(
+                f".{name}: {name!r} is no gate of this cell, expected one of: {expected}{function}"
+                + ("" if function else f"; a new gate is declared in gates='… {name}'")
+            )
+        if isinstance(proxy, Input):
+            return self.add("input", key=name)
+        row = OPS.get(self.nodes[proxy.index].op)
+        if row is not None and row.boolean:
+            self.fault(f".{name} of a comparison; project a value")
+        return self.add("project", (proxy,), key=name)
+
+    def fault(self, message: str, line: int | None = None) -> NoReturn:
+        raise CellError(self.where(line or self._current_line()) + message)
+
+    def _current_line(self) -> int | None:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not self.code:
+            frame = frame.f_back
+        return frame.f_lineno if frame else None
+
+    def where(self, line: int | None) -> str:
+        """'gru (cells.py, line 12: `r = …`): ', or the cell's first line if none is known."""
+        line = line or self.code.co_firstlineno
+        text = linecache.getline(self.code.co_filename, line).strip()
+        file = self.code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
+        return f"{self.name} ({file}, line {line}{f': `{text}`' if text else ''}): "
+
+
+def trace(function: Function, gates: tuple[str, ...], name: str | None = None) -> Graph:
+    """The graph of a cell's equations; see `cell`."""
+    if not isinstance(function, FunctionType):
+        raise CellError(f"a cell is a Python function, got {type(function).__name__}; write def gru(x, h): …")
+    builder = CellBuilder(name or function.__name__, gates, function.__code__)
+    states, vectors = _signature(function, builder)
+    values = [builder.add("state", key=state) for state in states]
+    learned = {vector: builder.add("vector", key=vector) for vector in vectors}
+
+    made, local, line = _call(function, builder, [Input(builder, -1), *values], learned)
+
+    results = list(made) if isinstance(made, (tuple, list)) else [made]
+    if len(results) != len(states):
+        builder.fault(
+            f"returns {len(results)} values, expected {len(states)}: the new {', '.join(states)}, in this order", line
+        )
+    for state, value in zip(states, results, strict=True):
+        if not isinstance(value, Proxy) or isinstance(value, Input):
+            what = "x itself" if isinstance(value, Input) else repr(value)
+            builder.fault(f"the new {state} is {what}, expected a value made from x and the states", line)
+    outputs = [(state, value.index) for state, value in zip(states, results, strict=True)]
+    names = _names(builder, outputs, local)
+
+    nodes, labels = builder.prune([*outputs, *names])
+    try:
+        graph = Graph(
+            builder.name, gates, states, vectors, nodes, labels[: len(outputs)], labels[len(outputs) :], function
+        )
+        check_cell(graph)
+    except SizeError as error:
+        kept = closure(builder.nodes, [i for _, i in (*outputs, *names)])
+        raise CellError(builder.where(builder.lines[kept[error.node]]) + _message(error, builder.name)) from None
+    except CellError as error:
+        raise CellError(builder.where(None) + _message(error, builder.name)) from None
+    return graph
+
+
+def _message(error: CellError, name: str) -> str:
+    return str(error).removeprefix(f"{name}: ")
+
+
+def _signature(function: FunctionType, builder: CellBuilder) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the states and of the learned vectors, from the function's arguments."""
+    states: list[str] = []
+    vectors: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            vectors.append(parameter.name)
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            builder.fault(f"{parameter} in a cell's arguments; name each state, and each vector after a *")
+        elif parameter.default is not parameter.empty:
+            builder.fault(f"argument {parameter}: a state or a vector has no default; drop it")
+        else:
+            states.append(parameter.name)
+    if len(states) < 2:
+        builder.fault(f"takes {len(states)} arguments, expected the input and at least one state: def cell(x, h)")
+    return tuple(states[1:]), tuple(vectors)
+
+
+def _call(
+    function: FunctionType, builder: CellBuilder, args: list[Proxy], learned: dict[str, Proxy]
+) -> tuple[Any, dict[str, Any], int | None]:
+    """What the function returns, its local variables then, and the line of its return."""
+    result: list[Any] = []
+    failure: list[BaseException] = []
+    local: dict[str, Any] = {}
+    line: list[int] = []
+
+    def hook(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code is builder.code:
+            local.clear()
+            local.update(frame.f_locals)
+            line[:] = [frame.f_lineno]
+
+    def run() -> None:
+        sys.setprofile(hook)
+        try:
+            result.append(function(*args, **learned))
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            sys.setprofile(None)
+
+    # A thread of its own has no profiler yet: replacing another's hook crashes under cProfile.
+    thread = threading.Thread(target=run, name=f"trace {builder.name}")
+    thread.start()
+    thread.join()
+    if failure:
+        error = failure[0]
+        if isinstance(error, CellError):
+            raise error.with_traceback(None)
+        lines = [tb.tb_lineno for tb in _frames(error) if tb.tb_frame.f_code is builder.code]
+        place = builder.where(lines[-1] if lines else None)
+        hint = ""
+        if isinstance(error, TypeError) and "must be Tensor, not" in str(error):
+            hint = "; a plain number goes with + - * / ** and comparisons, and as a bound of torch.clamp(a, min=…, max=…)"
+        raise CellError(f"{place}{type(error).__name__}: {' '.join(str(error).split())}{hint}") from error
+    return result[0], local, line[0] if line else None
+
+
+def _frames(error: BaseException) -> Iterable[Any]:
+    traceback = error.__traceback__
+    while traceback is not None:
+        yield traceback
+        traceback = traceback.tb_next
+
+
+def _names(
+    builder: CellBuilder, outputs: Sequence[tuple[str, int]], local: dict[str, Any]
+) -> list[tuple[str, int]]:
+    """Names for nodes: the states' new values, then the local variables, then those of inlined cells."""
+    names = dict(outputs)
+    found = [(k, v.index) for k, v in local.items() if isinstance(v, Proxy) and not isinstance(v, Input)]
+    for name, index in (*found, *builder.inlined):
+        if builder.nodes[index].op not in ("state", "vector", "const"):
+            names.setdefault(name, index)
+    return list(names.items())
+
+
+def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any]) -> Any:
+    """A traced cell's equations, written again into the cell that calls it; see `Graph.__call__`."""
+    if not isinstance(x, Input):
+        raise TypeError(
+            f"{graph.name}: a cell is called inside another cell's equations, as {graph.name}(x, …); "
+            f"to run it on tensors: gatewise.Recurrent({graph.name}, input_size, hidden_size)"
+        )
+    builder = x.builder
+    assert isinstance(builder, CellBuilder)
+    if len(states) != len(graph.states) or set(vectors) != set(graph.vectors):
+        takes = ", ".join(["x", *graph.states, *(f"{v}={v}" for v in graph.vectors)])
+        builder.fault(f"{graph.name} got {len(states)} states and vectors {sorted(vectors)}; expected {graph.name}({takes})")
+    given = dict(zip(graph.states, states, strict=True)) | vectors
+    values: list[Any] = []
+    for node in graph.nodes:
+        args = [values[a] for a in node.args]
+        if node.op in ("state", "vector"):
+            values.append(_operand(builder, graph.name, given[node.key]))
+        elif node.op == "input":
+            values.append(builder.attribute(x, node.key))
+        elif node.op == "project":
+            values.append(builder.attribute(args[0], node.key))
+        elif node.op == "output":
+            values.append(builder.attribute(args[0], OUTPUT_PROJECTION))
+        elif node.op == "const":
+            values.append(builder.add("const", **dict(node.params)))
+        else:
+            values.append(apply(builder, node.op, args, dict(node.params)))
+    for name, i in graph.names:
+        if not keyword.iskeyword(name) and isinstance(values[i], Proxy) and name not in graph.states:
+            builder.inlined.append((name, values[i].index))
+    made = tuple(values[i] for _, i in graph.outputs)
+    return made if len(made) > 1 else made[0]

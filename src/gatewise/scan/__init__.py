@@ -1,0 +1,1 @@
+"""Running a Graph over the steps of a sequence."""

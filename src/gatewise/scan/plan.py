@@ -1,0 +1,115 @@
+"""What every executor is given, what it gives back, and what the backward graph means for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gatewise.graph.grad import backward
+from gatewise.graph.graph import Graph, walk
+
+
+class Inputs(NamedTuple):
+    """What a scan reads. T steps, B batch, H hidden, P projected size (H without a projection), G gates.
+
+    x: (T, B, G*H), the input's projections, biases included, in the order of `graph.input_gates`.
+    weight_hh: (G*H, P), bias_hh: (G*H,), in the order of `graph.hidden_gates`.
+    weight_hr: (P, H); (0, H) for a cell without `.hr`.
+    vectors: (V, H), the learned vectors in the order of `graph.vectors`.
+    states: the states before the first step, (B, H) or (B, P) each, in the order of `graph.states`.
+    """
+
+    x: Tensor
+    weight_hh: Tensor
+    bias_hh: Tensor
+    weight_hr: Tensor
+    vectors: Tensor
+    states: tuple[Tensor, ...]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.weight_hr.shape[1]
+
+
+class Gradients(NamedTuple):
+    """What a backward scan makes; `finish` in scan.py makes the weights' gradients of it.
+
+    x: (T, B, G*H). states: the gradients of the states before the first step.
+    vectors: for each learned vector its gradient at each step, (T, B, H).
+    made, read: for each operand of `backward_plan(graph).operands`, the gradient of what its projections
+    made, (T, B, G*H) or (T, B, P), and the values that they read, (T, B, P) or (T, B, H).
+    """
+
+    x: Tensor
+    states: tuple[Tensor, ...]
+    vectors: tuple[Tensor, ...]
+    made: tuple[Tensor, ...]
+    read: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value of the cell that is projected, onto gates or by the output projection (gates = ()).
+
+    value: the backward graph's node that holds it. gradients: the backward graph's gradient of each
+    projection, in the order of `gates`.
+    """
+
+    gates: tuple[str, ...]
+    value: int
+    gradients: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BackwardPlan:
+    """What an executor needs to know of a cell's backward scan.
+
+    graph: the backward graph. outputs: its outputs by label.
+    kept: the cell's nodes whose values of every step forward keeps for it, each once: the new states, of
+        which the first is the layer's output, and then what else it reads.
+    operands: what is projected; each gives a product for the weights' gradients.
+    """
+
+    graph: Graph
+    outputs: dict[str, int]
+    kept: tuple[int, ...]
+    operands: tuple[Operand, ...]
+
+
+@lru_cache(maxsize=256)
+def backward_plan(graph: Graph) -> BackwardPlan:
+    """The plan of a cell's backward scan."""
+    back = backward(graph)
+    outputs = dict(back.outputs)
+    operands = []
+    for op in ("project", "output"):
+        readers: dict[int, list[int]] = {}
+        for i, node in walk(graph, op):
+            if f"{op} %{i}" in outputs:
+                readers.setdefault(node.args[0], []).append(i)
+        for node_read, projections in readers.items():
+            projections.sort(key=lambda i: gate_rank(graph, i))
+            gates = tuple(graph.nodes[i].key for i in projections if op == "project")
+            gradients = tuple(outputs[f"{op} %{i}"] for i in projections)
+            operands.append(Operand(gates, outputs[f"operand %{node_read}"], gradients))
+    states = [i for _, i in graph.outputs]
+    kept = dict.fromkeys([*states, *(int(node.key[1:]) for _, node in walk(back, "saved"))])
+    return BackwardPlan(back, outputs, tuple(kept), tuple(operands))
+
+
+def gate_rank(graph: Graph, i: int) -> int:
+    """The place of node i's gate in the order in which the weights stack the gates."""
+    return graph.gates.index(graph.nodes[i].key) if graph.nodes[i].key else 0
+
+
+def gate_rows(cell: Graph, gates: Sequence[str], stacked: Tensor, size: int) -> Tensor:
+    """The row blocks of these gates in weight_hh or bias_hh: a view where they lie together."""
+    blocks = [cell.hidden_gates.index(gate) for gate in gates]
+    if blocks == list(range(blocks[0], blocks[0] + len(blocks))):
+        return stacked[blocks[0] * size : (blocks[-1] + 1) * size]
+    return torch.cat([stacked[b * size : (b + 1) * size] for b in blocks])

@@ -1,9 +1,9 @@
 """gatewise: recurrent layers whose equations you can read, change and watch.
 
-    layers            RNN, GRU, LSTM, as torch.nn's, and Recurrent(cell, …) for any cell
-    cells             the built-in cells, as their equations
-    cell              the decorator that makes a cell of a function
-    Graph, CellError  what a cell becomes, and what is raised where its equations break a rule
+layers            RNN, GRU, LSTM, as torch.nn's, and Recurrent(cell, …) for any cell
+cells             the built-in cells, as their equations
+cell              the decorator that makes a cell of a function
+Graph, CellError  what a cell becomes, and what is raised where its equations break a rule
 """
 
 import importlib

@@ -7,7 +7,6 @@ executor (scan/reference.py), which runs the cell's graph (cells.py) step by ste
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatewise import cells
-from gatewise.graph.graph import CellError, Graph
+from gatewise.graph.graph import Graph
 from gatewise.scan.plan import Inputs
 from gatewise.scan.scan import project, scan
 
@@ -33,6 +32,7 @@ class _Layer(nn.Module):
     dropout: float
     bidirectional: bool
     proj_size: int
+    weight_ih_l0: Tensor  # stands for all parameters where dtype and device are asked for
 
     @property
     def cell(self) -> Graph:
@@ -80,7 +80,9 @@ class _Layer(nn.Module):
             x = x.transpose(0, 1)
         return x, stacked if len(stacked) > 1 else stacked[0]
 
-    def _run(self, x: Tensor, states: tuple[Tensor, ...], layer: int, direction: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _run(
+        self, x: Tensor, states: tuple[Tensor, ...], layer: int, direction: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One layer in one direction, time-major."""
         suffix = f"_l{layer}" + ("_reverse" if direction else "")
         projected = project(x, getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None))
@@ -125,7 +127,7 @@ class _Layer(nn.Module):
         Returns: a tensor (L * D, B, size), or a tuple of one for each state, such as (h, c) of an LSTM;
         on the weights' device and in their dtype.
         """
-        like = getattr(self, "weight_ih_l0")
+        like = self.weight_ih_l0
         states = tuple(like.new_zeros(shape) for shape in self._state_shapes(batch))
         return states if len(states) > 1 else states[0]
 
@@ -139,7 +141,7 @@ class _Layer(nn.Module):
                 f"{name}: input is a {type(input).__name__}, expected a tensor"
                 + (" (packed sequences are not supported yet)" if "PackedSequence" in type(input).__name__ else "")
             )
-        weight = getattr(self, "weight_ih_l0")
+        weight = self.weight_ih_l0
         layout = "(B, T, I) with batch_first" if self.batch_first else "(T, B, I)"
         if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
             if input.dim() not in (2, 3):
@@ -189,18 +191,19 @@ class _Layer(nn.Module):
             what = "a tensor" if isinstance(hx, Tensor) else f"{type(hx).__name__} of {len(states)}"
             wants = f"({', '.join(names)})" if len(names) > 1 else f"one tensor, {names[0]}"
             raise TypeError(f"{name}: hx is {what}, expected {wants}; layer.initial_state(batch) makes one")
-        weight = getattr(self, "weight_ih_l0")
+        weight = self.weight_ih_l0
         checked = []
         for label, state, shape in zip(names, states, self._state_shapes(batch), strict=True):
             expected = shape if batched else (shape[0], shape[2])
             if tuple(state.shape) != expected:
-                axes = "num_layers * num_directions, batch, size" if batched else "num_layers * num_directions, size"
+                size = "hidden_size" if shape[2] == self.hidden_size else "proj_size"
+                axes = f"num_layers * num_directions, {'batch, ' if batched else ''}{size}"
                 of = "hx" if len(names) == 1 else f"hx's {label}"
                 raise RuntimeError(f"{name}: {of} has shape {tuple(state.shape)}, expected {expected} = ({axes})")
             if state.dtype != weight.dtype or state.device != weight.device:
                 raise ValueError(
-                    f"{name}: hx is {state.dtype} on {state.device}, the weights are {weight.dtype} on {weight.device}; "
-                    f"convert it: hx.to({weight.dtype}).to('{weight.device}')"
+                    f"{name}: hx is {state.dtype} on {state.device}, "
+                    f"the weights are {weight.dtype} on {weight.device}; convert it: hx.to(layer.weight_ih_l0)"
                 )
             checked.append(state if batched else state.unsqueeze(1))
         return tuple(checked)
@@ -280,7 +283,18 @@ class GRU(_Layer, nn.RNNBase):
         reset_after: bool = True,
     ) -> None:
         nn.RNNBase.__init__(
-            self, "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
+            self,
+            "GRU",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            0,
+            device,
+            dtype,
         )
         self.reset_after = reset_after
 
@@ -382,13 +396,13 @@ class Recurrent(_Layer):
         if not isinstance(cell, Graph):
             raise TypeError(f"Recurrent: cell is {cell!r}, expected what @gatewise.cell(gates=…) makes of a function")
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if not isinstance(value, int) or isinstance(value, bool):
+            if type(value) is not int:
                 raise TypeError(f"Recurrent: {name} is {value!r}, expected an integer")
             if value < 1:
                 raise ValueError(f"Recurrent: {name} is {value}, expected at least 1")
-        if bias not in (True, False, "input"):
+        if not (isinstance(bias, bool) or bias == "input"):
             raise ValueError(f"Recurrent: bias is {bias!r}, expected True, False or 'input'")
-        if not isinstance(dropout, numbers.Real) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
+        if type(dropout) not in (int, float) or not 0 <= dropout <= 1:
             raise ValueError(f"Recurrent: dropout is {dropout!r}, expected a probability in [0, 1]")
         if dropout and num_layers == 1:
             warnings.warn(
@@ -425,7 +439,7 @@ class Recurrent(_Layer):
                 shapes["bias_hh"] = (rows_bias,)
         if cell.projects_output:
             shapes["weight_hr"] = (self.proj_size, size)
-        return shapes | {vector: (size,) for vector in cell.vectors}
+        return shapes | dict.fromkeys(cell.vectors, (size,))
 
     @property
     def cell(self) -> Graph:
@@ -439,6 +453,13 @@ class Recurrent(_Layer):
 
     def extra_repr(self) -> str:
         words = [self.cell.name, str(self.input_size), str(self.hidden_size)]
-        plain = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0}
+        plain = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+            "proj_size": 0,
+        }
         words += [f"{k}={getattr(self, k)!r}" for k, v in plain.items() if getattr(self, k) != v]
         return ", ".join(words)

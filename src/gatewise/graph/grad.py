@@ -108,8 +108,10 @@ class Differentiation:
         if node.op in ("input", "state", "vector"):
             return self.builder.add(node.op, key=node.key)
         # 1 - z and the like: made from one other value by arithmetic, so saving both would waste memory.
+        # A comparison is made again too: what is saved are numbers.
         made_from = {a for a in node.args if self.graph.nodes[a].op != "const"}
-        if node.op in ("add", "sub", "mul", "neg") and len(made_from) == 1:
+        arithmetic = node.op in ("add", "sub", "mul", "neg") and len(made_from) == 1
+        if arithmetic or (node.op in OPS and OPS[node.op].boolean):
             return self.builder.add(node.op, [self.value(a) for a in node.args])
         return self.builder.add("saved", key=f"%{i}")
 

@@ -228,6 +228,8 @@ def check_cell(graph: Graph) -> None:
     for gate in graph.gates:
         if gate not in graph.input_gates and gate not in graph.hidden_gates:
             raise CellError(f"{graph.name}: gate {gate!r} is never used; read x.{gate} or project h.{gate}, or drop it")
+    for vector in set(graph.vectors) - {node.key for _, node in walk(graph, "vector")}:
+        raise CellError(f"{graph.name}: the learned vector {vector!r} is never used; use it or drop the argument")
     if not graph.input_gates:
         raise CellError(f"{graph.name}: reads nothing from x; read a gate of it, such as x.{(*graph.gates, 'n')[0]}")
     for state, i in graph.outputs:
@@ -309,7 +311,7 @@ def parse(text: str) -> Graph:
     nodes: list[Node] = []
     marks: dict[str, list[tuple[str, int]]] = {"name": [], "new": []}
     try:
-        for number, words in lines:
+        for number, words in lines:  # noqa: B007 -- the error below names it
             _parse_line(words, fields, nodes, marks)
     except (ValueError, IndexError) as error:
         why = f": {error}" if isinstance(error, CellError) else ""

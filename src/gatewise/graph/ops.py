@@ -93,11 +93,7 @@ _ROWS = (
     Op(
         "softplus",
         F.softplus,
-        (
-            lambda g, a, y, beta, threshold: torch.where(
-                beta * a > threshold, g, g * torch.sigmoid(beta * a)
-            ),
-        ),
+        (lambda g, a, y, beta, threshold: torch.where(beta * a > threshold, g, g * torch.sigmoid(beta * a)),),
         params={"beta": 1.0, "threshold": 20.0},
     ),
     Op(

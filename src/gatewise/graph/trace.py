@@ -12,17 +12,17 @@ import keyword
 import linecache
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NoReturn
-
-import torch
 
 from gatewise.graph.graph import OUTPUT_PROJECTION, CellError, Graph, Node, SizeError, check_cell, closure
 from gatewise.graph.ops import ALIASES, OPS
 
 Function = Callable[..., Any]
 Label = tuple[str, int]
+Params = Mapping[str, float]
+_NONE: Params = {}
 
 
 def cell(*, gates: str, name: str | None = None) -> Callable[[Function], Graph]:
@@ -72,7 +72,7 @@ class Builder:
         self.nodes: list[Node] = []
         self._index: dict[Node, int] = {}
 
-    def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", **params: float) -> Proxy:
+    def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", params: Params = _NONE) -> Proxy:
         """The proxy of this node, which is added unless the same one is there already."""
         indices = tuple(a.index if isinstance(a, Proxy) else self.constant(a).index for a in args)
         node = Node(op, indices, key, tuple(sorted(params.items())))
@@ -82,7 +82,7 @@ class Builder:
         return Proxy(self, self._index[node])
 
     def constant(self, value: float) -> Proxy:
-        return self.add("const", value=float(value))
+        return self.add("const", params={"value": float(value)})
 
     def fault(self, message: str) -> NoReturn:
         raise CellError(message)
@@ -95,9 +95,7 @@ class Builder:
         """The nodes that the labelled ones need, renumbered, and the labels with their new numbers."""
         kept = closure(self.nodes, [i for _, i in labels])
         new = {old: i for i, old in enumerate(kept)}
-        nodes = tuple(
-            Node(n.op, tuple(new[a] for a in n.args), n.key, n.params) for n in (self.nodes[i] for i in kept)
-        )
+        nodes = tuple(Node(n.op, tuple(new[a] for a in n.args), n.key, n.params) for n in (self.nodes[i] for i in kept))
         return nodes, tuple((label, new[i]) for label, i in labels)
 
 
@@ -147,7 +145,7 @@ class Proxy:
     def __eq__(self, other: object) -> NoReturn:
         self.builder.fault("== and != on a value: rounding makes them useless; write torch.where with <, <=, > or >=")
 
-    __ne__ = __eq__  # type: ignore[assignment]
+    __ne__ = __eq__
     __hash__ = object.__hash__
 
     def __bool__(self) -> NoReturn:
@@ -164,7 +162,7 @@ class Proxy:
     def _array(self, *_: object) -> NoReturn:
         self.builder.fault("a cell is written for one unit: it has no indexing, no loop over units and no len()")
 
-    __getitem__ = __iter__ = __len__ = __contains__ = _array  # type: ignore[assignment]
+    __getitem__ = __iter__ = __len__ = __contains__ = _array
 
     def __matmul__(self, other: object) -> NoReturn:
         self.builder.fault("@ in a cell: a matrix product is written as a gate's projection, such as h.n or (r * h).n")
@@ -209,7 +207,7 @@ def apply(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, An
                 else f"{name} of a comparison; write torch.where(condition, a, b) with numbers"
             )
     numbers = {k: _number(builder, name, v) for k, v in {**row.params, **params}.items() if v is not None}
-    return builder.add(name, values, **numbers)
+    return builder.add(name, values, params=numbers)
 
 
 def _operand(builder: Builder, name: str, value: Any) -> Proxy | float:
@@ -223,12 +221,12 @@ def _operand(builder: Builder, name: str, value: Any) -> Proxy | float:
 
 
 def _number(builder: Builder, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        if not (hasattr(value, "ndim") and value.ndim == 0):  # torch's and numpy's scalars are numbers too
-            builder.fault(
-                f"{name} of {type(value).__name__} {str(value)[:40]!r}: expected a value of the step or a number; "
-                "a learned vector is a keyword-only argument of the cell"
-            )
+    scalar = getattr(value, "ndim", None) == 0  # torch's and numpy's scalars are numbers too
+    if isinstance(value, bool) or not (scalar or isinstance(value, (int, float))):
+        builder.fault(
+            f"{name} of {type(value).__name__} {str(value)[:40]!r}: expected a value of the step or a number; "
+            "a learned vector is a keyword-only argument of the cell"
+        )
     return float(value)
 
 
@@ -244,8 +242,8 @@ class CellBuilder(Builder):
         self.lines: list[int | None] = []  # where each node was written
         self.inlined: list[tuple[str, int]] = []  # the names that inlined cells gave
 
-    def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", **params: float) -> Proxy:
-        proxy = super().add(op, args, key, **params)
+    def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", params: Params = _NONE) -> Proxy:
+        proxy = super().add(op, args, key, params)
         while len(self.lines) < len(self.nodes):
             self.lines.append(self._current_line())
         return proxy
@@ -379,7 +377,9 @@ def _call(
         place = builder.where(lines[-1] if lines else None)
         hint = ""
         if isinstance(error, TypeError) and "must be Tensor, not" in str(error):
-            hint = "; a plain number goes with + - * / ** and comparisons, and as a bound of torch.clamp(a, min=…, max=…)"
+            hint = (
+                "; a plain number goes with + - * / ** and comparisons, and as a bound of torch.clamp(a, min=…, max=…)"
+            )
         raise CellError(f"{place}{type(error).__name__}: {' '.join(str(error).split())}{hint}") from error
     return result[0], local, line[0] if line else None
 
@@ -391,9 +391,7 @@ def _frames(error: BaseException) -> Iterable[Any]:
         traceback = traceback.tb_next
 
 
-def _names(
-    builder: CellBuilder, outputs: Sequence[tuple[str, int]], local: dict[str, Any]
-) -> list[tuple[str, int]]:
+def _names(builder: CellBuilder, outputs: Sequence[tuple[str, int]], local: dict[str, Any]) -> list[tuple[str, int]]:
     """Names for nodes: the states' new values, then the local variables, then those of inlined cells."""
     names = dict(outputs)
     found = [(k, v.index) for k, v in local.items() if isinstance(v, Proxy) and not isinstance(v, Input)]
@@ -414,7 +412,9 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
     assert isinstance(builder, CellBuilder)
     if len(states) != len(graph.states) or set(vectors) != set(graph.vectors):
         takes = ", ".join(["x", *graph.states, *(f"{v}={v}" for v in graph.vectors)])
-        builder.fault(f"{graph.name} got {len(states)} states and vectors {sorted(vectors)}; expected {graph.name}({takes})")
+        builder.fault(
+            f"{graph.name} got {len(states)} states and vectors {sorted(vectors)}; expected {graph.name}({takes})"
+        )
     given = dict(zip(graph.states, states, strict=True)) | vectors
     values: list[Any] = []
     for node in graph.nodes:
@@ -428,7 +428,7 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
         elif node.op == "output":
             values.append(builder.attribute(args[0], OUTPUT_PROJECTION))
         elif node.op == "const":
-            values.append(builder.add("const", **dict(node.params)))
+            values.append(builder.add("const", params=dict(node.params)))
         else:
             values.append(apply(builder, node.op, args, dict(node.params)))
     for name, i in graph.names:

@@ -60,7 +60,8 @@ class Interpreter:
         bias = gate_rows(self.cell, gates, self.inputs.bias_hh, self.size)
 
         def run(a: Value) -> Sequence[Tensor]:
-            return torch.addmm(bias, self.full(a, weight.shape[0]), weight).split(self.size, 1)
+            product: Tensor = torch.addmm(bias, self.full(a, weight.shape[0]), weight)
+            return list(product.split(self.size, 1))
 
         self.steps.append((run, graph.nodes[i].args, tuple(group)))
 

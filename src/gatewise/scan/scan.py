@@ -91,13 +91,7 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(graph: Graph, *tensors: Tensor) -> tuple[Tensor, ...]:
         states, (output, *kept) = reference.forward(graph, _inputs(tensors), backward_plan(graph).kept)
-        # A cell may return a state as it came, or one value twice; autograd wants distinct new tensors.
-        distinct = {id(t) for t in tensors}
-        for k, state in enumerate(states):
-            if id(state) in distinct:
-                states = (*states[:k], state.clone(), *states[k + 1 :])
-            distinct.add(id(state))
-        return (output, *states, *kept)
+        return _distinct(tensors, (output, *states, *kept))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -110,11 +104,11 @@ class Scan(torch.autograd.Function):
         ctx.save_for_backward(*tensors, output[0], *kept)
 
     @staticmethod
-    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
         graph, tensors, kept = ctx.graph, ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         likes = (kept[0], *tensors[5:])
-        g = tuple(torch.zeros_like(like) if a is None else a for a, like in zip(g, likes, strict=False))
-        gradients = _gradients(graph, ScanBackward.apply(graph, ctx.count, len(g), *tensors, *kept, *g))
+        given = [torch.zeros_like(like) if a is None else a for a, like in zip(g, likes, strict=False)]
+        gradients = _gradients(graph, ScanBackward.apply(graph, ctx.count, len(given), *tensors, *kept, *given))
         weights = finish(graph, _inputs(tensors), gradients) if any(ctx.needs_input_grad[2:6]) else (None,) * 4
         return (None, gradients.x, *weights, *gradients.states)
 
@@ -125,7 +119,7 @@ class ScanBackward(torch.autograd.Function):
     @staticmethod
     def forward(graph: Graph, inputs: int, g: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         kept = tensors[inputs : len(tensors) - g]
-        return _reverse(graph, _inputs(tensors[:inputs]), kept, tensors[len(tensors) - g :])
+        return _distinct(tensors, _reverse(graph, _inputs(tensors[:inputs]), kept, tensors[len(tensors) - g :]))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -143,13 +137,26 @@ class ScanBackward(torch.autograd.Function):
             _, kept = reference.forward(graph, inputs, backward_plan(graph).kept)
             return _reverse(graph, inputs, kept, tensors[count:])
 
-        _, vjp = torch.func.vjp(whole, *ctx.saved_tensors)
-        made = vjp(gg)
+        made = torch.func.vjp(whole, *ctx.saved_tensors)[1](gg)
         return (None, None, None, *made[:count], *(None,) * ctx.kept, *made[count:])
 
 
+def _distinct(inputs: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What was made, with copies of what is an input or came before: autograd wants distinct new tensors.
+
+    A cell may return a state as it came, or one value as two states.
+    """
+    seen = {id(t) for t in inputs}
+    distinct = []
+    for tensor in made:
+        distinct.append(tensor.clone() if id(tensor) in seen else tensor)
+        seen.add(id(tensor))
+    return tuple(distinct)
+
+
 def _inputs(tensors: tuple[Tensor, ...]) -> Inputs:
-    return Inputs(*tensors[:5], states=tuple(tensors[5:]))  # type: ignore[call-arg]
+    x, weight_hh, bias_hh, weight_hr, vectors, *states = tensors
+    return Inputs(x, weight_hh, bias_hh, weight_hr, vectors, tuple(states))
 
 
 def _reverse(graph: Graph, inputs: Inputs, kept: tuple[Tensor, ...], g: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -159,9 +166,12 @@ def _reverse(graph: Graph, inputs: Inputs, kept: tuple[Tensor, ...], g: tuple[Te
 
 
 def _gradients(graph: Graph, flat: tuple[Tensor, ...]) -> Gradients:
-    counts = [len(graph.states), len(graph.vectors)] + [len(backward_plan(graph).operands)] * 2
-    rest, parts = flat[1:], []
-    for count in counts:
-        parts.append(rest[:count])
-        rest = rest[count:]
-    return Gradients(flat[0], *parts)
+    rest = iter(flat)
+    operands = range(len(backward_plan(graph).operands))
+    return Gradients(
+        x=next(rest),
+        states=tuple(next(rest) for _ in graph.states),
+        vectors=tuple(next(rest) for _ in graph.vectors),
+        made=tuple(next(rest) for _ in operands),
+        read=tuple(next(rest) for _ in operands),
+    )

@@ -1,0 +1,13 @@
+"""Every tolerance of the tests, a reason each. All are relative to the largest magnitude of the expected tensor."""
+
+# float64 against another float64 computation of the same sums in another order: a few hundred roundings.
+FLOAT64 = 1e-12
+
+# Random cells in float64: exp, powers and divisions amplify rounding by some thousands over five steps.
+RANDOM_CELL = 1e-9
+
+# float32 against float64 over tens of steps of a stable cell.
+FLOAT32 = 1e-5
+
+# torch multiplies by a float32 sixth in hardsigmoid's derivative, in float64 too (torch 2.13).
+HARDSIGMOID = 1e-8

@@ -150,7 +150,7 @@ def test_unbatched_and_batch_first_are_the_same_numbers() -> None:
     other, (h2, c2) = first(x.transpose(0, 1))
     assert torch.equal(other, output.transpose(0, 1))
     assert torch.equal(h, h2)
-    alone, (h1, c1) = layer(x[:, 1])
+    alone, (_, c1) = layer(x[:, 1])
     assert_close(alone, output[:, 1], FLOAT64)
     assert_close(c1, c[:, 1], FLOAT64)
     assert torch.equal(c, c2)
@@ -291,7 +291,7 @@ LSTM = gatewise.LSTM(3, 4)
         (
             lambda: GRU(torch.randn(5, 2, 3), torch.zeros(1, 2, 4)),
             RuntimeError,
-            r"GRU: hx has shape \(1, 2, 4\), expected \(2, 2, 4\) = \(num_layers \* num_directions, batch, hidden_size\)",
+            r"GRU: hx has shape \(1, 2, 4\), expected \(2, 2, 4\) = \(num_layers \* num_directions, batch, hidden_size\)",  # noqa: E501
         ),
         (lambda: GRU(torch.randn(5, 2, 3), torch.zeros(2, 2, 4).double()), ValueError, "hx is torch.float64"),
         (

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import assert_close
 from tolerances import FLOAT64, HARDSIGMOID
 
 import gatewise
-from gatewise.graph.ops import OPS
+from gatewise.graph.ops import OPS, Op
 
 DOUBLE = torch.float64
 # Values on both sides of every kink, the kinks themselves, and ties of the two arguments.
@@ -104,3 +107,12 @@ def test_every_function_a_cell_may_use_is_there() -> None:
     listed = "sigmoid tanh relu exp log softplus abs sqrt clamp minimum maximum where pow add sub mul div neg"
     listed += " lt le gt ge elu leaky_relu softsign hardsigmoid"
     assert set(listed.split()) <= set(OPS)
+
+
+def test_the_example_in_contributing_is_a_whole_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"```python\n(Op\(.*?)```", page, flags=re.DOTALL)
+    op = eval(row, {"Op": Op, "torch": torch})
+    assert op.name not in OPS  # else the page shows nothing new
+    monkeypatch.setitem(OPS, op.name, op)
+    test_value_and_derivative_are_torchs(op.name)

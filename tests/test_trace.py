@@ -57,7 +57,7 @@ def test_a_named_value_that_reaches_no_state_is_kept_for_watching() -> None:
     @cell(gates="n")
     def watched(x, h):
         n = torch.tanh(x.n + h.n)
-        distance = abs(n - h)
+        distance = abs(n - h)  # noqa: F841 -- watched, not used
         return n
 
     assert watched.nodes[dict(watched.names)["distance"]].op == "abs"

@@ -3,8 +3,9 @@
 # float64 against another float64 computation of the same sums in another order: a few hundred roundings.
 FLOAT64 = 1e-12
 
-# Random cells in float64: exp, powers and divisions amplify rounding by some thousands over five steps.
-RANDOM_CELL = 1e-9
+# Random cells in float64: powers and divisions amplify rounding by some thousands over five steps, and torch's
+# own derivative of hardsigmoid, which the plain loop goes through, is off by 5e-9 (see HARDSIGMOID).
+RANDOM_CELL = 1e-7
 
 # float32 against float64 over tens of steps of a stable cell.
 FLOAT32 = 1e-5

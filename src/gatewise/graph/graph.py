@@ -93,6 +93,14 @@ class Graph:
             if not 0 <= i < len(self.nodes):
                 raise CellError(f"{self.name}: {label} is node %{i}, expected one of the {len(self.nodes)} nodes")
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Plans are looked up by graph in every call of a layer: hashing each node anew would take longer.
+        return hash((self.name, self.gates, self.states, self.vectors, self.nodes, self.outputs, self.names))
+
     # --- what a cell reads and makes -------------------------------------------------------------
 
     @cached_property

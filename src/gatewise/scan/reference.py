@@ -17,7 +17,7 @@ from gatewise.graph.ops import OPS
 from gatewise.scan.plan import Gradients, Inputs, backward_plan, gate_rank, gate_rows
 
 Value = Tensor | float
-Step = tuple[Callable[..., Sequence[Value]], tuple[int, ...], tuple[int, ...]]  # run, reads, makes
+Step = tuple[Callable[..., Value], tuple[int, ...], int]  # what runs, the nodes that it reads, the one that it makes
 
 
 class Interpreter:
@@ -41,41 +41,44 @@ class Interpreter:
                 self._project(i)
             elif node.op == "unproject":
                 weight = gate_rows(cell, node.key.split(), inputs.weight_hh, self.size)
-                self.steps.append((partial(self._unproject, weight), node.args, (i,)))
+                self.steps.append((partial(self._product, weight), node.args, i))
             elif node.op in ("output", "unoutput"):
                 weight = inputs.weight_hr.t() if node.op == "output" else inputs.weight_hr
-                self.steps.append((partial(self._unproject, weight), node.args, (i,)))
+                self.steps.append((partial(self._product, weight), node.args, i))
             else:
-                self.steps.append((self._elementwise(i), node.args, (i,)))
+                self.steps.append((self._elementwise(i), node.args, i))
 
     def _project(self, i: int) -> None:
         """One product for all the gates that read the same value."""
-        graph = self.graph
-        group = [j for j in self.live if graph.nodes[j].op == "project" and graph.nodes[j].args == graph.nodes[i].args]
+        nodes = self.graph.nodes
+        group = [j for j in self.live if nodes[j].op == "project" and nodes[j].args == nodes[i].args]
         if i != group[0]:
             return
-        group.sort(key=lambda j: gate_rank(graph, j))
-        gates = [graph.nodes[j].key for j in group]
+        group.sort(key=lambda j: gate_rank(self.graph, j))
+        gates = [nodes[j].key for j in group]
         weight = gate_rows(self.cell, gates, self.inputs.weight_hh, self.size).t()
         bias = gate_rows(self.cell, gates, self.inputs.bias_hh, self.size)
 
-        def run(a: Value) -> Sequence[Tensor]:
-            product: Tensor = torch.addmm(bias, self.full(a, weight.shape[0]), weight)
-            return list(product.split(self.size, 1))
+        def run(a: Value) -> Value:
+            parts = torch.addmm(bias, self.full(a, weight.shape[0]), weight).split(self.size, 1)
+            for j, part in zip(group, parts, strict=True):
+                self.values[j] = part
+            return self.values[i]
 
-        self.steps.append((run, graph.nodes[i].args, tuple(group)))
+        self.steps.append((run, nodes[i].args, i))
 
-    def _unproject(self, weight: Tensor, *gradients: Value) -> Sequence[Tensor]:
-        width = weight.shape[0] // len(gradients)
-        whole = [self.full(g, width) for g in gradients]
-        return ((torch.cat(whole, 1) if len(whole) > 1 else whole[0]) @ weight,)
+    def _product(self, weight: Tensor, *values: Value) -> Tensor:
+        """The values, side by side, times the weight."""
+        width = weight.shape[0] // len(values)
+        whole = [self.full(value, width) for value in values]
+        return (torch.cat(whole, 1) if len(whole) > 1 else whole[0]) @ weight
 
-    def _elementwise(self, i: int) -> Callable[..., Sequence[Value]]:
+    def _elementwise(self, i: int) -> Callable[..., Value]:
         node, row, x = self.graph.nodes[i], OPS[self.graph.nodes[i].op], self.inputs.x
-        params = dict(node.params)
+        run = partial(row.run, **dict(node.params)) if node.params else row.run
         if row.scalars or all(self.graph.nodes[a].op != "const" for a in node.args):
-            return lambda *args: (row.run(*args, **params),)
-        return lambda *args: (row.run(*(a if isinstance(a, Tensor) else x.new_tensor(a) for a in args), **params),)
+            return run
+        return lambda *args: run(*(a if isinstance(a, Tensor) else x.new_tensor(a) for a in args))
 
     def set(self, op: str, key: str, value: Tensor) -> None:
         """Give a leaf its value for this step; one that the graph does not have is not needed."""
@@ -86,8 +89,7 @@ class Interpreter:
         """Compute every value of this step."""
         values = self.values
         for run, reads, makes in self.steps:
-            for i, value in zip(makes, run(*[values[a] for a in reads]), strict=True):
-                values[i] = value
+            values[makes] = run(*[values[i] for i in reads])
 
     def full(self, value: Value, width: int) -> Tensor:
         """A value of the step as (B, width): constants and per-unit values are expanded over the batch."""

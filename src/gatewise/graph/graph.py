@@ -32,6 +32,8 @@ OUTPUT_PROJECTION = "hr"  # torch's name for it: weight_hr
 class CellError(ValueError):
     """A cell's equations, or the text of a graph, break a rule; the message says which, where, and the fix."""
 
+    __module__ = "gatewise"  # where users find it, and so what a traceback should say
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

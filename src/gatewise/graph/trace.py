@@ -277,7 +277,7 @@ class CellBuilder(Builder):
     def where(self, line: int | None) -> str:
         """'gru (cells.py, line 12: `r = …`): ', or the cell's first line if none is known."""
         line = line or self.code.co_firstlineno
-        text = linecache.getline(self.code.co_filename, line).strip()
+        text = linecache.getline(self.code.co_filename, line).split(" #")[0].strip()
         file = self.code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
         return f"{self.name} ({file}, line {line}{f': `{text}`' if text else ''}): "
 

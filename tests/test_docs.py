@@ -1,0 +1,47 @@
+"""The pages: their Python runs, their output is what is printed, and what they link to is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+# Short forms of what takes minutes.
+SHORTER = {'text.read("python-docs")': 'text.read("python-docs")[:20000]', "minutes=2": "epochs=1"}
+
+
+def code_of(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_readmes_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the run's folder goes there
+    blocks = code_of(ROOT / "README.md", "python")
+    assert len(blocks) == 2
+    scope: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        for long, short in SHORTER.items():
+            block = block.replace(long, short)
+        # From a file, as a user's would be: a cell's errors quote its lines.
+        file = tmp_path / f"block_{number}.py"
+        file.write_text(block, encoding="utf-8")
+        exec(compile(block, str(file), "exec"), scope)
+        if number == 0:
+            assert capsys.readouterr().out.strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (tmp_path / "runs" / "text-1" / "curves.png").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_nothing_is_left_to_fill_in(page: Path) -> None:
+    assert not re.search(r"@@|TODO|FIXME|XXX", page.read_text(encoding="utf-8"))

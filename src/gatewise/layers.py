@@ -1,6 +1,6 @@
 """The layers: RNN, GRU and LSTM, which stand in for torch.nn's, and Recurrent, which takes any cell.
 
-From here it is three hops to the arithmetic: a layer calls `scan` (scan/scan.py), which calls an
+From here it is three hops to the arithmetic: a layer calls `scan` (scan/autograd.py), which calls an
 executor (scan/reference.py), which runs the cell's graph (cells.py) step by step.
 """
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from gatewise import cells
 from gatewise.graph.graph import Graph
+from gatewise.scan.autograd import scan
 from gatewise.scan.plan import Inputs
-from gatewise.scan.scan import project, scan
+from gatewise.scan.stages import project
 
 State = Tensor | tuple[Tensor, ...]
 

@@ -84,6 +84,8 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[tuple[str, int], ...]
     names: tuple[tuple[str, int], ...] = ()
+    # The canonical text, derived from the above.
+    text: str = field(init=False, compare=False, repr=False)
     # The function that was traced, for inspect.getsource and help; no part of the graph's identity.
     __wrapped__: Callable[..., Any] | None = field(default=None, compare=False, repr=False)
 
@@ -94,14 +96,11 @@ class Graph:
         for label, i in (*self.outputs, *self.names):
             if not 0 <= i < len(self.nodes):
                 raise CellError(f"{self.name}: {label} is node %{i}, expected one of the {len(self.nodes)} nodes")
+        object.__setattr__(self, "text", self._text())  # at once, since TorchDynamo can't trace its making
 
     def __hash__(self) -> int:
-        return self._hash
-
-    @cached_property
-    def _hash(self) -> int:
-        # Plans are looked up by graph in every call of a layer: hashing each node anew would take longer.
-        return hash((self.name, self.gates, self.states, self.vectors, self.nodes, self.outputs, self.names))
+        # Plans are looked up by graph in every call of a layer, and a string remembers its hash.
+        return hash(self.text)
 
     # --- what a cell reads and makes -------------------------------------------------------------
 
@@ -137,6 +136,9 @@ class Graph:
     # --- text ------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
+        return self.text
+
+    def _text(self) -> str:
         lines = [f"cell {self.name}"]
         for title in ("gates", "states", "vectors"):
             if words := getattr(self, title):
@@ -247,6 +249,8 @@ def check_cell(graph: Graph) -> None:
             raise CellError(f"{graph.name}: the new {state} is a constant, expected a value of the step")
         if graph.nodes[i].op in OPS and OPS[graph.nodes[i].op].boolean:
             raise CellError(f"{graph.name}: the new {state} is a comparison; write torch.where(condition, a, b)")
+    # What layers read of a cell is made now: TorchDynamo can't trace the first use of a cached_property.
+    _ = graph.input_gates, graph.hidden_gates, graph.projects_output, graph.state_sizes
 
 
 def infer_sizes(graph: Graph) -> tuple[str, ...]:

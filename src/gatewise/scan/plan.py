@@ -35,9 +35,13 @@ class Inputs(NamedTuple):
     def hidden_size(self) -> int:
         return self.weight_hr.shape[1]
 
+    def flat(self) -> tuple[Tensor, ...]:
+        """The tensors in a row, as autograd and operators take them."""
+        return (self.x, self.weight_hh, self.bias_hh, self.weight_hr, self.vectors, *self.states)
+
 
 class Gradients(NamedTuple):
-    """What a backward scan makes; `finish` in scan.py makes the weights' gradients of it.
+    """What a backward scan makes; `finish` in stages.py makes the weights' gradients of it.
 
     x: (T, B, G*H). states: the gradients of the states before the first step.
     vectors: for each learned vector its gradient at each step, (T, B, H).

@@ -1,0 +1,305 @@
+"""Where a scan meets autograd, torch.func and torch.compile.
+
+The scan and its backward are opaque: the first runs the cell's graph, the second its backward graph, both by an
+executor. Eager calls reach them through `torch.autograd.Function`, which has rules for `vmap` and `jvp` and
+costs half as much as a custom op; compiled and exported calls through `torch.library`, since TorchDynamo can't
+trace a Function with such rules. What neither has a rule for (second derivatives, jvp) differentiates the
+reference, and only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatewise.graph.graph import Graph
+from gatewise.scan import reference
+from gatewise.scan.plan import Gradients, Inputs, backward_plan
+from gatewise.scan.stages import finish
+
+WEIGHTS = 5  # of a scan's flat tensors (x, weight_hh, bias_hh, weight_hr, vectors, *states), the first state's place
+
+
+def scan(graph: Graph, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Run a cell over T steps.
+
+    Args:
+        graph: the cell. inputs: see `Inputs`.
+
+    Returns:
+        The output, which is the first state after each step, (T, B, size), and each state after the last.
+    """
+    tensors = inputs.flat()
+    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if torch.compiler.is_compiling():
+        made: Sequence[Tensor] = torch.ops.gatewise.scan(graph.text, differentiated, list(tensors))
+    elif torch._C._are_functorch_transforms_active() or (differentiated and not _dual()):
+        made = Scan.apply(graph, *tensors)
+    else:
+        made = run_forward(graph, False, tensors)
+    return made[0], tuple(made[1 : 1 + len(graph.states)])
+
+
+def _dual() -> bool:
+    """Whether forward-mode AD is at work without torch.func: the reference then is differentiated as it runs.
+
+    A Function's jvp rule would nest a second level of forward-mode AD, which torch refuses there.
+    """
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+# --- from flat tensors to flat tensors, by an executor ----------------------------------------------
+
+
+def run_forward(graph: Graph, keep: bool, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """(x, weight_hh, bias_hh, weight_hr, vectors, *states) -> (output, *states, *what backward needs if `keep`)."""
+    kept = backward_plan(graph).kept if keep else (graph.outputs[0][1],)  # the first is the output in both
+    states, (output, *rest) = reference.forward(graph, _inputs(tensors), kept)
+    return _distinct(tensors, (output, *states, *rest))
+
+
+def run_backward(
+    graph: Graph, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Forward's inputs, its output with what it kept, and the gradients of (output, *states) -> `Gradients`, flat."""
+    made = reference.reverse(graph, _inputs(tensors), kept, g[0], g[1:])
+    flat = (made.x, *made.states, *made.vectors, *made.made, *made.read)
+    return _distinct((*tensors, *kept, *g), flat)
+
+
+def _inputs(tensors: Sequence[Tensor]) -> Inputs:
+    x, weight_hh, bias_hh, weight_hr, vectors, *states = tensors
+    return Inputs(x, weight_hh, bias_hh, weight_hr, vectors, tuple(states))
+
+
+def _gradients(graph: Graph, flat: Sequence[Tensor]) -> Gradients:
+    rest = iter(flat)
+    operands = range(len(backward_plan(graph).operands))
+    return Gradients(
+        x=next(rest),
+        states=tuple(next(rest) for _ in graph.states),
+        vectors=tuple(next(rest) for _ in graph.vectors),
+        made=tuple(next(rest) for _ in operands),
+        read=tuple(next(rest) for _ in operands),
+    )
+
+
+def _distinct(inputs: Sequence[Tensor], made: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What was made, with copies of what is an input or came before: autograd wants distinct new tensors.
+
+    A cell may return a state as it came, or one value as two states.
+    """
+    seen = {id(t) for t in inputs}
+    distinct = []
+    for tensor in made:
+        distinct.append(tensor.clone() if id(tensor) in seen else tensor)
+        seen.add(id(tensor))
+    return tuple(distinct)
+
+
+def _input_gradients(
+    graph: Graph, tensors: Sequence[Tensor], flat: Sequence[Tensor], weights: bool
+) -> tuple[Tensor | None, ...]:
+    """The gradients of a scan's flat tensors, from what the backward scan made."""
+    gradients = _gradients(graph, flat)
+    products = finish(graph, _inputs(tensors), gradients) if weights else (None,) * (WEIGHTS - 1)
+    return (gradients.x, *products, *gradients.states)
+
+
+def _zeros_for_none(g: Sequence[Tensor | None], likes: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(like) if a is None else a for a, like in zip(g, likes, strict=True)]
+
+
+# --- eager: Functions -------------------------------------------------------------------------------
+
+
+class Scan(torch.autograd.Function):
+    """(graph, x, weight_hh, bias_hh, weight_hr, vectors, *states) -> (output, *states, *kept).
+
+    What is kept for backward (`backward_plan(graph).kept`, whose first is the output) is among the outputs
+    only because `setup_context` can't see anything else.
+    """
+
+    @staticmethod
+    def forward(graph: Graph, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return run_forward(graph, True, tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.graph, *tensors = inputs
+        kept = output[1 + len(ctx.graph.states) :]
+        ctx.count, ctx.made = len(tensors), len(output)
+        ctx.mark_non_differentiable(*kept)
+        ctx.set_materialize_grads(False)  # else what is kept would get zeros of its own size
+        ctx.save_for_backward(*tensors, output[0], *kept)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
+        graph, tensors, kept = ctx.graph, ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        given = _zeros_for_none(g[: 1 + len(graph.states)], (kept[0], *tensors[WEIGHTS:]))
+        flat = ScanBackward.apply(graph, ctx.count, len(given), *tensors, *kept, *given)
+        return (None, *_input_gradients(graph, tensors, flat, any(ctx.needs_input_grad[2 : 1 + WEIGHTS])))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        primals = ctx.saved_tensors
+        given = tuple(_zeros_for_none(tangents, primals))
+        made = torch.func.jvp(lambda *tensors: run_forward(ctx.graph, False, tensors), primals, given)[1]
+        return (*made, *(None,) * (ctx.made - len(made)))
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], graph: Graph, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        states = len(graph.states)
+        batch_axes = [1, *(None,) * (WEIGHTS - 1), *(0,) * states]
+        made_axes = [1, *(0,) * states] + [1] * (len(backward_plan(graph).kept) - 1)
+        return _fold(info.batch_size, in_dims[1:], tensors, batch_axes, made_axes, lambda *t: Scan.apply(graph, *t))
+
+
+class ScanBackward(torch.autograd.Function):
+    """(graph, counts, *inputs, *kept, *g) -> the tensors of `Gradients`; differentiable, by the reference."""
+
+    @staticmethod
+    def forward(graph: Graph, count: int, g: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return run_backward(graph, tensors[:count], tensors[count : len(tensors) - g], tensors[len(tensors) - g :])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.graph, ctx.count, ctx.g, *tensors = inputs
+        ctx.kept = len(tensors) - ctx.count - ctx.g
+        # The kept values are functions of the inputs, and are made again from them when differentiated.
+        used = (*tensors[: ctx.count], *tensors[len(tensors) - ctx.g :])
+        ctx.save_for_backward(*used)
+        ctx.save_for_forward(*used)
+
+    @staticmethod
+    def _whole(graph: Graph, count: int) -> Callable[..., tuple[Tensor, ...]]:
+        """Forward and backward as one differentiable function of the inputs and of the gradients."""
+
+        def whole(*tensors: Tensor) -> tuple[Tensor, ...]:
+            output, *rest = run_forward(graph, True, tensors[:count])
+            return run_backward(graph, tensors[:count], (output, *rest[len(graph.states) :]), tensors[count:])
+
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, *gg: Tensor) -> tuple[Tensor | None, ...]:
+        made = torch.func.vjp(ScanBackward._whole(ctx.graph, ctx.count), *ctx.saved_tensors)[1](gg)
+        return (None, None, None, *made[: ctx.count], *(None,) * ctx.kept, *made[ctx.count :])
+
+    @staticmethod
+    def jvp(ctx: Any, _graph: None, _count: None, _g: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+        given = (*tangents[: ctx.count], *tangents[ctx.count + ctx.kept :])
+        primals = ctx.saved_tensors
+        whole = ScanBackward._whole(ctx.graph, ctx.count)
+        made: tuple[Tensor, ...] = torch.func.jvp(whole, primals, tuple(_zeros_for_none(given, primals)))[1]
+        return made
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], graph: Graph, count: int, g: int, *tensors: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        states, kept = len(graph.states), len(tensors) - count - g
+        batch_axes = [1, *(None,) * (WEIGHTS - 1), *(0,) * states] + [1] * kept + [1, *(0,) * states]
+        operands = len(backward_plan(graph).operands)
+        made_axes = [1, *(0,) * states] + [1] * (len(graph.vectors) + 2 * operands)
+
+        def run(*t: Tensor) -> tuple[Tensor, ...]:
+            made: tuple[Tensor, ...] = ScanBackward.apply(graph, count, g, *t)
+            return made
+
+        return _fold(info.batch_size, in_dims[3:], tensors, batch_axes, made_axes, run)
+
+
+def _fold(
+    size: int,
+    in_dims: Sequence[int | None],
+    tensors: Sequence[Tensor],
+    batch_axes: Sequence[int | None],
+    made_axes: Sequence[int],
+    run: Callable[..., tuple[Tensor, ...]],
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """vmap's rule: more samples are a larger batch, unless the weights differ, which takes a loop.
+
+    Args:
+        size: of the mapped axis. in_dims: where each tensor has it, or None.
+        batch_axes: each tensor's batch axis, None for a weight. made_axes: that of each result of `run`.
+    """
+    if any(axis is None and d is not None for axis, d in zip(batch_axes, in_dims, strict=True)):
+        each = [
+            run(*(t if d is None else t.select(d, k) for t, d in zip(tensors, in_dims, strict=True)))
+            for k in range(size)
+        ]
+        return tuple(torch.stack(made) for made in zip(*each, strict=True)), (0,) * len(made_axes)
+    folded = []
+    for tensor, axis, d in zip(tensors, batch_axes, in_dims, strict=True):
+        if axis is not None:
+            whole = tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
+            folded.append((whole if d is None else tensor.movedim(d, axis)).flatten(axis, axis + 1))
+        else:
+            folded.append(tensor)
+    results = run(*folded)
+    return tuple(r.unflatten(a, (size, -1)) for r, a in zip(results, made_axes, strict=True)), tuple(made_axes)
+
+
+# --- compiled and exported: torch.library -----------------------------------------------------------
+
+_graph_of = lru_cache(maxsize=256)(Graph.parse)  # operators' schemas carry strings, so a graph travels as its text
+
+
+@torch.library.custom_op("gatewise::scan", mutates_args=())
+def scan_op(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
+    return list(run_forward(_graph_of(graph), keep, tensors))
+
+
+@torch.library.custom_op("gatewise::scan_backward", mutates_args=())
+def scan_backward_op(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
+    made = run_backward(_graph_of(graph), tensors, kept, g)
+    return [t.contiguous() for t in made]  # as the fake below promises
+
+
+@scan_op.register_fake
+def _(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
+    cell, inputs = _graph_of(graph), _inputs(tensors)
+    sizes = dict(zip((i for _, i in cell.outputs), (s.shape[1] for s in inputs.states), strict=True))
+    kept = backward_plan(cell).kept if keep else (cell.outputs[0][1],)
+    steps = [inputs.x.new_empty(*inputs.x.shape[:2], sizes.get(i, inputs.hidden_size)) for i in kept]
+    return [steps[0], *(s.new_empty(s.shape) for s in inputs.states), *steps[1:]]
+
+
+@scan_backward_op.register_fake
+def _(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
+    cell, inputs = _graph_of(graph), _inputs(tensors)
+    time_batch, hidden, projected = inputs.x.shape[:2], inputs.hidden_size, inputs.states[0].shape[1]
+    operands = backward_plan(cell).operands
+    made = [len(o.gates) * hidden if o.gates else projected for o in operands]
+    read = [projected if o.gates else hidden for o in operands]
+    widths = [*(hidden for _ in cell.vectors), *made, *read]
+    return [
+        inputs.x.new_empty(inputs.x.shape),
+        *(s.new_empty(s.shape) for s in inputs.states),
+        *(inputs.x.new_empty(*time_batch, width) for width in widths),
+    ]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.graph, _, tensors = inputs
+    states = len(_graph_of(ctx.graph).states)
+    ctx.count = len(tensors)
+    ctx.save_for_backward(*tensors, output[0], *output[1 + states :])
+
+
+def _backward(ctx: Any, g: list[Tensor | None]) -> tuple[Any, ...]:
+    graph, tensors, kept = _graph_of(ctx.graph), ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+    given = _zeros_for_none(g[: 1 + len(graph.states)], (kept[0], *tensors[WEIGHTS:]))
+    flat = torch.ops.gatewise.scan_backward(ctx.graph, list(tensors), list(kept), given)
+    return None, None, list(_input_gradients(graph, tensors, flat, True))
+
+
+scan_op.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,60 @@
+"""The three stages of running a cell over a sequence.
+
+project   all x.* of all steps in one product            here
+scan      the T steps, one after the other               an executor, by way of autograd.py
+finish    the weights' gradients, over many steps each   here, called in backward
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gatewise.graph.graph import Graph
+from gatewise.scan.plan import Gradients, Inputs, backward_plan
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W x + b of every step in one product; an integer x means one-hot: columns of W are gathered.
+
+    Args:
+        x: (T, B, I) in the weights' dtype, or integers (T, B) in [0, I).
+        weight: (G*H, I). bias: (G*H,) or None.
+
+    Returns: (T, B, G*H).
+    """
+    if x.is_floating_point():
+        return F.linear(x, weight, bias)
+    columns = F.embedding(x.long(), weight.t().contiguous())
+    return columns if bias is None else columns + bias
+
+
+def finish(graph: Graph, inputs: Inputs, gradients: Gradients) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of weight_hh, bias_hh, weight_hr and vectors: one product an operand, over all steps."""
+    size = inputs.hidden_size
+    weights: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
+    biases: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
+    weight_hr = torch.zeros_like(inputs.weight_hr)
+    for operand, made, read in zip(backward_plan(graph).operands, gradients.made, gradients.read, strict=True):
+        made = made.flatten(0, 1)
+        product = made.t() @ read.flatten(0, 1)
+        if not operand.gates:
+            weight_hr = weight_hr + product
+            continue
+        for gate, block, sums in zip(operand.gates, product.split(size), made.sum(0).split(size), strict=True):
+            weights[gate].append(block)
+            biases[gate].append(sums)
+    weight_hh = _stack([sum(parts) for parts in weights.values()], inputs.weight_hh)
+    bias_hh = _stack([sum(parts) for parts in biases.values()], inputs.bias_hh)
+    vectors = [v.sum((0, 1)) for v in gradients.vectors]
+    return weight_hh, bias_hh, weight_hr, torch.stack(vectors) if vectors else torch.zeros_like(inputs.vectors)
+
+
+def _stack(blocks: list[Any], like: Tensor) -> Tensor:
+    """The gates' blocks in one tensor shaped as `like`; a gate that got no gradient (0) gets zeros."""
+    shape = (-1, *like.shape[1:])
+    parts = [b if isinstance(b, Tensor) else torch.zeros_like(like[: len(like) // len(blocks)]) for b in blocks]
+    return torch.cat(parts).view(shape) if parts else torch.zeros_like(like)

@@ -1,0 +1,146 @@
+"""A layer under torch.func, forward-mode AD, torch.compile and torch.export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from helpers import assert_close, randomize
+from tolerances import FLOAT64
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
+
+import gatewise
+from gatewise import cells
+
+DOUBLE = torch.float64
+LAYERS: dict[str, Callable[[], gatewise.Recurrent]] = {
+    "gru": lambda: gatewise.Recurrent(cells.gru, 3, 4, dtype=DOUBLE),
+    "two-way peephole": lambda: gatewise.Recurrent(cells.lstm_peephole, 3, 4, 2, bidirectional=True, dtype=DOUBLE),
+    "projected": lambda: gatewise.Recurrent(cells.lstm_projected, 3, 4, dtype=DOUBLE, proj_size=2),
+    "reset before": lambda: gatewise.Recurrent(cells.gru_reset_before, 3, 4, bias="input", dtype=DOUBLE),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request: pytest.FixtureRequest) -> Iterator[gatewise.Recurrent]:
+    torch.manual_seed(0)
+    yield randomize(LAYERS[request.param]())
+
+
+def loss_of(layer: gatewise.Recurrent) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    weight = torch.linspace(0.5, 1.5, 5, dtype=DOUBLE)[:, None, None]
+    return lambda parameters, x: (functional_call(layer, parameters, (x,))[0].square() * weight).sum()
+
+
+def parameters_of(layer: gatewise.Recurrent) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in layer.named_parameters()}
+
+
+def test_vmap_over_inputs_is_a_loop(layer: gatewise.Recurrent) -> None:
+    xs = torch.randn(3, 5, 2, 3, dtype=DOUBLE)
+    for axis in (0, 1, 2):
+        mapped = vmap(lambda x: layer(x)[0], in_dims=axis)(xs.movedim(0, axis))
+        assert_close(mapped, torch.stack([layer(x)[0] for x in xs]), FLOAT64)
+
+
+def test_gradients_per_sample_are_a_loop(layer: gatewise.Recurrent) -> None:
+    xs, p, loss = torch.randn(3, 5, 2, 3, dtype=DOUBLE), parameters_of(layer), loss_of(layer)
+    mapped = vmap(grad(loss), in_dims=(None, 0))(p, xs)
+    each = [grad(loss)(p, x) for x in xs]
+    plain = torch.autograd.grad(loss(dict(layer.named_parameters()), xs[0]), list(layer.parameters()))
+    for k, name in enumerate(p):
+        assert_close(mapped[name], torch.stack([g[name] for g in each]), FLOAT64, name)
+        assert_close(each[0][name], plain[k], FLOAT64, name)
+
+
+def test_an_ensemble_is_a_loop_over_its_parameters(layer: gatewise.Recurrent) -> None:
+    x, p, loss = torch.randn(5, 2, 3, dtype=DOUBLE), parameters_of(layer), loss_of(layer)
+    stacked = {name: torch.stack([v, 0.5 * v, -v]) for name, v in p.items()}
+    members = [{name: v[k] for name, v in stacked.items()} for k in range(3)]
+    assert_close(vmap(loss, (0, None))(stacked, x), torch.stack([loss(m, x) for m in members]), FLOAT64)
+    mapped = vmap(grad(loss), (0, None))(stacked, x)
+    for name in p:
+        assert_close(mapped[name], torch.stack([grad(loss)(m, x)[name] for m in members]), FLOAT64, name)
+
+
+def test_forward_mode_is_the_transpose_of_reverse_mode(layer: gatewise.Recurrent) -> None:
+    x, p, loss = torch.randn(5, 2, 3, dtype=DOUBLE), parameters_of(layer), loss_of(layer)
+    direction = {name: torch.randn_like(v) for name, v in p.items()}
+    _, forward = jvp(lambda p: loss(p, x), (p,), (direction,))
+    reverse = sum((g * direction[name]).sum() for name, g in grad(loss)(p, x).items())
+    assert_close(forward, torch.as_tensor(reverse), FLOAT64)
+    tangent = torch.randn_like(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(loss(p, forward_ad.make_dual(x, tangent))).tangent
+    assert_close(dual, (grad(loss, argnums=1)(p, x) * tangent).sum(), FLOAT64)
+
+
+def test_jacobian_and_hessian(layer: gatewise.Recurrent) -> None:
+    x = torch.randn(5, 1, 3, dtype=DOUBLE)
+    p, loss = parameters_of(layer), loss_of(layer)
+    rows = [torch.autograd.grad(layer(v)[0][t].sum(), v)[0] for t in range(5) for v in [x.clone().requires_grad_()]]
+    assert_close(jacrev(lambda x: layer(x)[0].sum((1, 2)))(x), torch.stack(rows), FLOAT64)
+    made = hessian(lambda x: loss(p, x))(x)
+    expected = torch.autograd.functional.hessian(lambda x: loss(p, x), x)
+    assert_close(made, expected, FLOAT64)
+
+
+def test_a_second_derivative_runs_the_reference_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gatewise.scan import autograd
+
+    asked: list[str] = []
+    whole = autograd.ScanBackward._whole
+    monkeypatch.setattr(autograd.ScanBackward, "_whole", lambda *args: asked.append("") or whole(*args))
+    layer = LAYERS["gru"]()
+    p, xs, loss = parameters_of(layer), torch.randn(3, 5, 2, 3, dtype=DOUBLE), loss_of(layer)
+    vmap(grad(loss), in_dims=(None, 0))(p, xs)
+    torch.autograd.grad(loss(dict(layer.named_parameters()), xs[0]), list(layer.parameters()), create_graph=True)
+    assert not asked
+    grad(lambda x: grad(loss, argnums=1)(p, x).square().sum())(xs[0])
+    assert asked
+
+
+def test_compiled_whole_without_unrolling(layer: gatewise.Recurrent) -> None:
+    torch._dynamo.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    compiled = torch.compile(layer, fullgraph=True, backend=backend, dynamic=True)
+    for steps, batch in ((7, 5), (9, 5), (11, 6)):
+        results = []
+        for run in (compiled, layer):
+            x = torch.ones(steps, batch, 3, dtype=DOUBLE).cumsum(0).div_(steps).requires_grad_()
+            output, state = run(x)
+            state = state if isinstance(state, tuple) else (state,)
+            loss = output.square().sum() + sum(s.sum() for s in state)
+            results.append((output, *state, *torch.autograd.grad(loss, [x, *layer.parameters()])))
+        for a, b in zip(*results, strict=True):
+            assert_close(a, b, FLOAT64)
+    scans = [[n for n in g.graph.nodes if n.target is torch.ops.gatewise.scan] for g in graphs]
+    (scans,) = [nodes for nodes in scans if nodes]  # one graph: no recompilation among sizes of two and more
+    assert len(scans) == layer.num_layers * (1 + layer.bidirectional)  # not one for each step
+
+
+def test_exported_with_dynamic_time_and_batch(layer: gatewise.Recurrent) -> None:
+    axes = {0: torch.export.Dim("T", min=2, max=4096), 1: torch.export.Dim("B", min=2, max=1024)}
+    program = torch.export.export(layer, (torch.randn(5, 4, 3, dtype=DOUBLE),), dynamic_shapes=(axes,))
+    x = torch.randn(9, 7, 3, dtype=DOUBLE)
+    assert_close(program.module()(x)[0], layer(x)[0], FLOAT64)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_operators_pass_opcheck(name: str) -> None:
+    layer = LAYERS[name]()
+    graph = layer.cell
+    hidden = 4
+    states = [torch.randn(2, 2 if s == "P" else 4, dtype=DOUBLE) for s in graph.state_sizes]
+    x = torch.randn(5, 2, len(graph.input_gates) * hidden, dtype=DOUBLE)
+    weights = layer._recurrent_weights("_l0")
+    tensors = [t.detach().requires_grad_() for t in (x, *weights, *states)]
+    torch.library.opcheck(torch.ops.gatewise.scan, (graph.text, True, tensors))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -25,9 +25,9 @@ LAYERS: dict[str, Callable[[], gatewise.Recurrent]] = {
 
 
 @pytest.fixture(params=LAYERS)
-def layer(request: pytest.FixtureRequest) -> Iterator[gatewise.Recurrent]:
+def layer(request: pytest.FixtureRequest) -> gatewise.Recurrent:
     torch.manual_seed(0)
-    yield randomize(LAYERS[request.param]())
+    return randomize(LAYERS[request.param]())
 
 
 def loss_of(layer: gatewise.Recurrent) -> Callable[[dict[str, Tensor], Tensor], Tensor]:

@@ -192,8 +192,8 @@ def generate(
 ) -> None:
     """Continue a prompt with a trained model, character by character."""
     with _one_line_errors():
-        from gatewise.tasks.text.load import load, prompt_of
         from gatewise.tasks.text.model import stream
+        from gatewise.tasks.text.saved import load, prompt_of
 
         model = load(run, checkpoint)
         prompt = prompt_of(run) if prompt is None else prompt

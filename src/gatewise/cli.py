@@ -137,6 +137,10 @@ def train_text(
     accelerator: Annotated[
         str | None, _choice("accelerator", "Run", "Where to compute; auto takes a GPU.", "|".join(ACCELERATORS))
     ] = None,
+    threads: Annotated[
+        int | None,
+        _choice("threads", "Run", "CPU threads; more pay off from some 500 units on, and change the last bits."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -162,7 +166,7 @@ def train_text(
         "data": data, "holdout": holdout, "steps": steps, "batch": batch, "sampling": sampling,
         "cell": cell, "hidden": hidden, "layers": layers, "dropout": dropout, "init": init,
         "optimizer": optimizer, "lr": lr, "clip": clip, "epochs": epochs, "minutes": minutes, "seed": seed,
-        "precision": precision, "devices": devices, "accelerator": accelerator,
+        "precision": precision, "devices": devices, "accelerator": accelerator, "threads": threads,
     }  # fmt: skip
     with _one_line_errors():
         if resume is not None and (out is not None or recipe is not None):

@@ -124,7 +124,7 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
         states = [run.full(run.values[i], width) for i, width in zip(outputs, widths, strict=True)]
         for i, column in columns.items():
             column.append(run.full(run.values[i], size_of.get(i, run.size)))
-    stacked = {i: torch.stack(column) for i, column in columns.items()}
+    stacked = {i: torch.stack(columns.pop(i)) for i in list(columns)}  # the steps of one are freed before the next
     return tuple(states), tuple(stacked[i] for i in keep)
 
 
@@ -179,7 +179,7 @@ def reverse(
             parts = [run.full(run.values[i], widths[nodes]) for i in nodes]
             column.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
-    stacked = {nodes: torch.stack(column[::-1]) for nodes, column in columns.items()}
+    stacked = {nodes: torch.stack(columns.pop(nodes)[::-1]) for nodes in list(columns)}
     return Gradients(
         x=stacked[inputs_made],
         states=tuple(carry),

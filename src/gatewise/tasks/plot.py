@@ -1,0 +1,44 @@
+"""The figure of a run: how training and held-out data fared, epoch by epoch."""
+
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from gatewise.tasks.keeper import Row
+
+_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
+_LINES = (("train", "training", "#6b7280"), ("held_out", "held out", "#c2410c"))
+
+
+def curves(history: list[Row], metric: str, title: str) -> bytes:
+    """The learning curves as a PNG.
+
+    Args:
+        history: one row an epoch, with `epoch`, `train_METRIC` and, where data is held out, `held_out_METRIC`.
+        metric: what is drawn, such as `"perplexity"`; the axis is logarithmic.
+        title: above the figure.
+    """
+    epochs = [row["epoch"] for row in history]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+        axes = figure.add_subplot()
+        for name, label, colour in _LINES:
+            if f"{name}_{metric}" not in history[0]:
+                continue
+            values = [row[f"{name}_{metric}"] for row in history]
+            best = min(range(len(values)), key=values.__getitem__)
+            axes.plot(epochs, values, color=colour, linewidth=1.8, label=f"{label}, best {values[best]:.3g}")
+            axes.plot(epochs[best], values[best], "o", color=colour, markersize=5)
+        axes.set(title=title, xlabel="epoch", ylabel=metric.replace("_", " "), yscale="log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
+        axes.legend(frameon=False)
+        file = io.BytesIO()
+        figure.savefig(file, format="png")
+    return file.getvalue()

@@ -1,0 +1,149 @@
+"""A run's folder, and files that are written whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gatewise.tasks.errors import InputError
+
+SETTINGS = "settings.json"
+FORMAT = 1
+
+
+def write(path: Path, data: str | bytes) -> None:
+    """Write a file so that a kill, a full disk or a power cut leaves the old one or the new one, whole.
+
+    Args:
+        path: the file; its folder exists.
+        data: bytes, or text that is written as UTF-8.
+
+    Raises:
+        OSError: as the system reports it, such as "No space left on device"; the old file still stands.
+    """
+    part = path.with_name(f".{path.name}.part")  # a killed writer's rest is overwritten by the next one
+    try:
+        with open(part, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # as of a full disk
+            error.filename = str(path)
+        raise
+    if os.name == "posix":  # the new name reaches the disk with its folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Run:
+    """A run's folder: settings, cell, checkpoints, history, curves and sample of one training.
+
+    Use `Run.create` for a new one and `Run.open` for one that exists.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.best = self.path / "best.safetensors"
+        self.last = self.path / "last.safetensors"
+        self.metrics = self.path / "metrics.csv"
+        self.curves = self.path / "curves.png"
+        self.sample = self.path / "sample.txt"
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str] | None, task: str) -> "Run":
+        """Make the folder of a new run.
+
+        Args:
+            path: the folder, new or empty; None takes the next free `runs/TASK-N`.
+            task: the task's name.
+
+        Raises:
+            InputError: the folder holds something already.
+        """
+        if path is None:
+            return cls._next_free(Path("runs"), task)
+        run = cls(path)
+        if (run.path / SETTINGS).exists():
+            raise InputError(
+                f"{run.path} already holds a run: choose another folder with --out,"
+                f" or continue it with --resume {run.path}"
+            )
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise InputError(f"{run.path} is not an empty folder: choose another one with --out")
+        run.path.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def _next_free(cls, runs: Path, task: str) -> "Run":
+        runs.mkdir(exist_ok=True)
+        taken = [path.name.removeprefix(f"{task}-") for path in runs.glob(f"{task}-*")]
+        number = 1 + max((int(name) for name in taken if name.isdecimal()), default=0)
+        while True:
+            try:
+                (runs / f"{task}-{number}").mkdir()
+            except FileExistsError:  # another training took it between the look and the step
+                number += 1
+            else:
+                return cls(runs / f"{task}-{number}")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], task: str) -> "Run":
+        """Open the folder of an existing run.
+
+        Raises:
+            InputError: there is no such folder, or it holds no run of this task.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise InputError(f"there is no folder {run.path}: give the folder that a training wrote")
+        if not (run.path / SETTINGS).exists():
+            raise InputError(f"{run.path} holds no run (it has no {SETTINGS}): give the folder that a training wrote")
+        found = run.settings()["task"]
+        if found != task:
+            raise InputError(f"{run.path} holds a run of the task {found!r}, expected {task!r}")
+        return run
+
+    def write(self, name: str, data: str | bytes) -> None:
+        """Write one of the run's files, whole or not at all."""
+        write(self.path / name, data)
+
+    def write_settings(self, task: str, settings: dict[str, Any]) -> None:
+        """Write the settings; a run exists from here on, so this comes after all else that it needs."""
+        self.write(SETTINGS, json.dumps({"task": task, "format": FORMAT, **settings}, indent=2) + "\n")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as they were written.
+
+        Raises:
+            InputError: the file is damaged, or a later gatewise wrote it.
+        """
+        try:
+            settings = json.loads(self.read(SETTINGS))
+            task, form = settings["task"], settings["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.path / SETTINGS} is damaged ({error}): restore it, or train anew") from error
+        if not isinstance(task, str) or form != FORMAT:
+            raise InputError(f"{self.path / SETTINGS} has format {form!r}, expected {FORMAT}: update gatewise")
+        return dict(settings)
+
+    def read(self, name: str) -> str:
+        """One of the run's text files.
+
+        Raises:
+            InputError: it is absent or not UTF-8.
+        """
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(f"{self.path} has no {name}: restore it, or train anew") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.path / name} is damaged ({error}): restore it, or train anew") from error

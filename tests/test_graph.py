@@ -50,6 +50,13 @@ GRU = str(cells.gru)
         (GRU.replace("gates r z n", "gates r z n q"), "gate 'q' is never used"),
         (GRU.replace("%13 = tanh %12", "%13 = saved %12"), "'saved' belongs to a backward graph"),
         (GRU.replace("name r %4", "name r four"), "'four' is no node"),
+        (GRU.replace("sigmoid %3", "sigmoid %-3"), "'%-3' is no node"),
+        (GRU.replace("tanh %12", "where %12 %11 %9"), "value 1 must be a comparison"),
+        (GRU.replace("tanh %12", "where %9 %11 %9"), "value 1 must be a comparison"),
+        (GRU.replace("add %9 %11", "lt %9 %11"), "value 1 must not be a comparison"),
+        (GRU.replace("%18 = add %16 %17", "%18 = lt %16 %17"), "the new h is a comparison"),
+        (GRU.replace("states h", "states x"), "'x' is the input and a state as well"),
+        (GRU.replace("states h\n", "states h\nvectors h\n"), "'h' is a state and a vector as well"),
     ],
 )
 def test_a_damaged_text_is_refused(text: str, message: str) -> None:

@@ -251,10 +251,54 @@ def test_dropout_acts_between_layers_in_training_only() -> None:
     assert torch.equal(layer(x)[0], plain(x)[0])
 
 
+def test_dropout_of_all_leaves_the_last_layers_output_alone() -> None:
+    layer = randomize(gatewise.GRU(3, 4, 2, dropout=1.0, dtype=DOUBLE))
+    second = gatewise.GRU(4, 4, dtype=DOUBLE)
+    second.load_state_dict({name.replace("l1", "l0"): p for name, p in layer.state_dict().items() if "l1" in name})
+    x = torch.randn(5, 2, 3, dtype=DOUBLE)
+    assert_close(layer(x)[0], second(torch.zeros(5, 2, 4, dtype=DOUBLE))[0], FLOAT64)
+
+
 def test_dropout_of_one_layer_warns() -> None:
     for make in (lambda: gatewise.GRU(3, 4, dropout=0.5), lambda: gatewise.Recurrent(cells.gru, 3, 4, dropout=0.5)):
         with pytest.warns(UserWarning, match="dropout"):
             make()
+
+
+@pytest.mark.parametrize(("cell", "theirs"), [(cells.gru, nn.GRU), (cells.lstm, nn.LSTM), (cells.rnn, nn.RNN)])
+def test_recurrent_starts_as_torchs_layer_of_the_same_seed(cell: gatewise.Graph, theirs: type[nn.RNNBase]) -> None:
+    torch.manual_seed(7)
+    ours = gatewise.Recurrent(cell, 3, 4, 2, bidirectional=True)
+    torch.manual_seed(7)
+    for (name, p), (other, q) in zip(ours.named_parameters(), theirs(3, 4, 2, bidirectional=True).named_parameters()):
+        assert name == other
+        assert torch.equal(p, q)
+
+
+def test_device_and_dtype_of_the_parameters() -> None:
+    layer = gatewise.Recurrent(cells.lstm_peephole, 3, 4, device="meta", dtype=torch.bfloat16)
+    assert all(p.device.type == "meta" and p.dtype == torch.bfloat16 for p in layer.parameters())
+    output, (_, c) = layer(torch.empty(5, 2, 3, device="meta", dtype=torch.bfloat16))
+    assert output.shape == (5, 2, 4)
+    assert c.device.type == "meta"
+
+
+@pytest.mark.parametrize("alone", [*dict(gatewise.GRU(3, 4).named_parameters()), "x", "hx"])
+def test_a_gradient_for_one_tensor_alone(alone: str) -> None:
+    layer = randomize(gatewise.GRU(3, 4, dtype=DOUBLE))
+    x, hx = torch.randn(5, 2, 3, dtype=DOUBLE), torch.randn(1, 2, 4, dtype=DOUBLE)
+    tensors = {**dict(layer.named_parameters()), "x": x, "hx": hx}
+
+    def gradient_of_all() -> dict[str, Tensor]:
+        for t in tensors.values():
+            t.requires_grad_()
+        g = torch.autograd.grad(layer(x, hx)[0].square().sum(), tensors.values())
+        return dict(zip(tensors, g, strict=True))
+
+    expected = gradient_of_all()[alone]
+    for name, t in tensors.items():
+        t.requires_grad_(name == alone)
+    assert_close(torch.autograd.grad(layer(x, hx)[0].square().sum(), tensors[alone])[0], expected, FLOAT64)
 
 
 def test_repr() -> None:
@@ -294,6 +338,12 @@ LSTM = gatewise.LSTM(3, 4)
             r"GRU: hx has shape \(1, 2, 4\), expected \(2, 2, 4\) = \(num_layers \* num_directions, batch, hidden_size\)",  # noqa: E501
         ),
         (lambda: GRU(torch.randn(5, 2, 3), torch.zeros(2, 2, 4).double()), ValueError, "hx is torch.float64"),
+        (lambda: GRU(torch.randn(5, 2, 3), torch.zeros(2, 2, 4, device="meta")), ValueError, "on meta"),
+        (
+            lambda: GRU(torch.randn(5, 3), torch.zeros(2, 1, 4)),
+            RuntimeError,
+            r"hx has shape \(2, 1, 4\), expected \(2, 4\) = \(num_layers \* num_directions, hidden_size\)",
+        ),
         (
             lambda: LSTM(torch.randn(5, 2, 3), torch.zeros(1, 2, 4)),
             TypeError,

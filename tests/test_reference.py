@@ -100,6 +100,53 @@ def test_a_state_returned_as_it_came_and_a_value_returned_twice() -> None:
     assert_close(g[0], 3 * once, RANDOM_CELL)
 
 
+def check_derivatives(layer: gatewise.Recurrent) -> None:
+    """Every gradient of one layer against finite differences."""
+    randomize(layer)
+    names = [name for name, _ in layer.named_parameters()]
+    x = torch.randn(3, 2, layer.input_size, dtype=DOUBLE, requires_grad=True)
+
+    def run(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        output, final = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
+        final = final if isinstance(final, tuple) else (final,)
+        return output.sum() + sum((k + 2) * f.square().sum() for k, f in enumerate(final))
+
+    assert torch.autograd.gradcheck(run, (x, *layer.parameters()))
+
+
+def test_one_gate_that_projects_several_values() -> None:
+    @gatewise.cell(gates="a n")
+    def shared(x, h, c):
+        return torch.tanh(x.n + h.n + (h * c).n + c.a), torch.sigmoid((c - h).n + h.a)
+
+    check_derivatives(gatewise.Recurrent(shared, 2, 3, dtype=DOUBLE))
+
+
+def test_two_outputs_projected() -> None:
+    @gatewise.cell(gates="n")
+    def twice(x, h, c):
+        n = torch.tanh(x.n + h.n + c.n)
+        return n.hr, (n * n).hr
+
+    assert twice.state_sizes == ("P", "P")
+    check_derivatives(gatewise.Recurrent(twice, 2, 4, dtype=DOUBLE, proj_size=2))
+
+
+def test_gates_that_reach_no_state_get_zero_gradients() -> None:
+    @gatewise.cell(gates="n u v")
+    def watched(x, h):
+        n = torch.tanh(x.n + h.n)
+        u = torch.sigmoid(x.u + h.v)  # noqa: F841 -- watched, not used
+        return n
+
+    layer = randomize(gatewise.Recurrent(watched, 2, 3, dtype=DOUBLE))
+    layer(torch.randn(4, 2, 2, dtype=DOUBLE))[0].sum().backward()
+    assert layer.weight_ih_l0.grad[:3].abs().min() > 0
+    assert layer.weight_ih_l0.grad[3:].abs().max() == 0
+    assert layer.weight_hh_l0.grad[3:].abs().max() == 0
+    check_derivatives(layer)
+
+
 def test_a_vector_alone_can_be_a_new_state() -> None:
     @gatewise.cell(gates="n")
     def constant_memory(x, h, c, *, p):

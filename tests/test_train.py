@@ -225,6 +225,11 @@ def test_a_raised_limit_goes_on_as_if_it_had_been_higher_from_the_start(source, 
     text.train(text.TextSettings.of(data=source, **{**SMALL, "epochs": 1}), tmp_path / "run")
     with pytest.raises(InputError, match="has done its 1 epochs: raise the limit to go on, --epochs 2"):
         text.resume(tmp_path / "run")
+    text.resume(tmp_path / "run", epochs=2)
+    settings = (tmp_path / "run" / "settings.json").read_text()
+    with pytest.raises(InputError, match="has done its 2 epochs"):
+        text.resume(tmp_path / "run", epochs=1)
+    assert (tmp_path / "run" / "settings.json").read_text() == settings
     text.resume(tmp_path / "run", epochs=3)
     assert_same(tmp_path / "whole", tmp_path / "run")
     assert text.load(tmp_path / "run").training is False

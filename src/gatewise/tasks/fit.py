@@ -83,7 +83,7 @@ def fit(module: Trainee, run: Run, settings: FitSettings, *, resume: bool = Fals
     """
     keeper = Keeper(run, settings.minutes)
     restart = run.last if resume and run.last.exists() else None
-    if restart is not None and (history := _finished(run, settings)) is not None:
+    if restart is not None and (history := finished(run, settings)) is not None:
         # Killed between the last step and the sample, which a task writes last: the rest can be made up for.
         module.load_state_dict(checkpoint.load(restart)["state_dict"])
         return Result(run, history)
@@ -131,8 +131,12 @@ def is_first_process() -> bool:
     return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # set when Lightning is imported
 
 
-def _finished(run: Run, settings: FitSettings) -> list[Row] | None:
+def finished(run: Run, settings: FitSettings) -> list[Row] | None:
     """The history of a run that has reached its limit but lacks its sample; None if there is more to train.
+
+    Args:
+        run: a run with a last checkpoint.
+        settings: with the limits, perhaps new ones.
 
     Raises:
         InputError: there is nothing to do at all.

@@ -34,7 +34,7 @@ def curves(history: list[Row], metric: str, title: str) -> bytes:
             axes.plot(epochs[best], values[best], "o", color=colour, markersize=5)
         axes.set(title=title, xlabel="epoch", ylabel=metric.replace("_", " "), yscale="log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)

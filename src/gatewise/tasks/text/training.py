@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
-from gatewise.tasks.fit import Result, is_first_process
+from gatewise.tasks.fit import Result, finished, is_first_process
 from gatewise.tasks.fit import fit as fit_module
 from gatewise.tasks.plot import curves
 from gatewise.tasks.run import Run
@@ -185,6 +185,8 @@ def _go_on(model: LanguageModel, data: TextData, settings: TextSettings, run: Ru
         raise InputError(f"the text {data.settings.source} is not the one that the run in {run.path} was begun with")
     settings = replace(settings, sample=_checked(settings.sample, data))
     if is_first_process():
+        if run.last.exists():
+            finished(run, settings.fit)  # refuses a run that has nothing to do, before its settings are changed
         _write_settings(run, data, settings)
     result = fit_module(TextTrainee(model, data, settings), run, settings.fit, resume=True, logger=logger)
     return _finish(result, model, settings) if is_first_process() else result

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from gatewise import CellError, Graph, cells
 from gatewise.graph import backward
-from gatewise.graph.graph import parse
+from gatewise.graph.text import parse
 
 BUILT_IN = [c for c in vars(cells).values() if isinstance(c, Graph)]
 
@@ -55,6 +55,16 @@ GRU = str(cells.gru)
         (GRU.replace("tanh %12", "where %9 %11 %9"), "value 1 must be a comparison"),
         (GRU.replace("add %9 %11", "lt %9 %11"), "value 1 must not be a comparison"),
         (GRU.replace("%18 = add %16 %17", "%18 = lt %16 %17"), "the new h is a comparison"),
+        (GRU.replace("tanh %12", "elu %12"), "the parameter 'alpha' is missing"),
+        (GRU.replace("tanh %12", "clamp %12"), "needs one of: min max"),
+        (GRU.replace("tanh %12", "clamp %12 min=0.0 min=1.0"), "given twice"),
+        (GRU.replace("sub %14 %8", "neg %14"), "reads numbers only"),
+        (GRU.replace("const value=1.0", "const value=1"), "line 18: .* is not canonical"),
+        (GRU.replace("gates r z n", "gates q\ngates r z n"), "line 2: .* is not canonical"),
+        (GRU.replace("name r %4", "name h %4"), "must be plain and different"),
+        (GRU.replace("name r %4", "name r\u200b %4"), "must be plain and different"),
+        (GRU.replace("sigmoid %3", "sigmoid %\u0663"), "is no node"),
+        (GRU.encode(), "is a str, got bytes"),
         (GRU.replace("states h", "states x"), "'x' is the input and a state as well"),
         (GRU.replace("states h\n", "states h\nvectors h\n"), "'h' is a state and a vector as well"),
     ],
@@ -62,6 +72,14 @@ GRU = str(cells.gru)
 def test_a_damaged_text_is_refused(text: str, message: str) -> None:
     with pytest.raises(CellError, match=message):
         Graph.parse(text)
+
+
+def test_graphs_are_equal_if_their_texts_are() -> None:
+    nan = Graph.parse(GRU.replace("value=1.0", "value=nan"))
+    assert nan == Graph.parse(str(nan))
+    zero, minus = (Graph.parse(GRU.replace("value=1.0", f"value={v}")) for v in ("0.0", "-0.0"))
+    assert zero != minus
+    assert len({zero, minus, cells.gru, Graph.parse(GRU)}) == 3
 
 
 def test_the_backward_graph_of_a_tanh_rnn_is_the_textbooks() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from typing import Any
 
 import pytest
 import torch
 from helpers import assert_close, randomize
-from tolerances import FLOAT64
+from tolerances import BFLOAT16, FLOAT64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import gatewise
 from gatewise import cells
@@ -105,7 +107,7 @@ def test_recurrent_of_a_built_in_cell_is_the_layer(cell: gatewise.Graph) -> None
 # --- integer input ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.uint16])
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 def test_integers_mean_one_hot(dtype: torch.dtype, batch_first: bool, bias: bool) -> None:
@@ -270,7 +272,9 @@ def test_recurrent_starts_as_torchs_layer_of_the_same_seed(cell: gatewise.Graph,
     torch.manual_seed(7)
     ours = gatewise.Recurrent(cell, 3, 4, 2, bidirectional=True)
     torch.manual_seed(7)
-    for (name, p), (other, q) in zip(ours.named_parameters(), theirs(3, 4, 2, bidirectional=True).named_parameters()):
+    for (name, p), (other, q) in zip(
+        ours.named_parameters(), theirs(3, 4, 2, bidirectional=True).named_parameters(), strict=True
+    ):
         assert name == other
         assert torch.equal(p, q)
 
@@ -301,6 +305,49 @@ def test_a_gradient_for_one_tensor_alone(alone: str) -> None:
     assert_close(torch.autograd.grad(layer(x, hx)[0].square().sum(), tensors[alone])[0], expected, FLOAT64)
 
 
+@pytest.mark.parametrize("cell", [cells.rnn, cells.gru, cells.lstm, cells.lstm_projected], ids=lambda c: c.name)
+def test_under_autocast_all_is_in_its_dtype(cell: gatewise.Graph) -> None:
+    layer = randomize(gatewise.Recurrent(cell, 3, 8, 2, proj_size=4 if cell.projects_output else 0))
+    x = torch.randn(5, 2, 3)
+    whole = layer(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        output, state = layer(x)
+        again, _ = layer(x.bfloat16(), state)  # what a layer below made, and the state fed back
+        layer(torch.zeros(5, 2, dtype=torch.long), layer.initial_state(2))
+    assert output.dtype == again.dtype == torch.bfloat16
+    assert all(s.dtype == torch.bfloat16 for s in tensors(state))
+    assert_close(output.float(), whole, BFLOAT16)
+    output.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.double()(x.double())[0].dtype == DOUBLE
+
+
+def test_activation_checkpointing() -> None:
+    layer = randomize(gatewise.LSTM(3, 4, dtype=DOUBLE))
+    x = torch.randn(5, 2, 3, dtype=DOUBLE, requires_grad=True)
+    made = []
+    for run in (layer, lambda x: checkpoint(layer, x, use_reentrant=False)):
+        output = run(x)[0]
+        made.append((output, *torch.autograd.grad(output.square().sum(), [x, *layer.parameters()])))
+    for a, b in zip(*made, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_call_leaves_no_garbage_for_pythons_collector() -> None:
+    layer, x = gatewise.LSTM(3, 4), torch.randn(5, 2, 3)
+    layer(x)[0].sum().backward()
+    gc.collect()
+    gc.disable()
+    try:
+        layer(x)[0].sum().backward()
+        with torch.no_grad():
+            layer(x)
+        assert gc.collect() == 0  # else whole sequences live on until the collector runs
+    finally:
+        gc.enable()
+
+
 def test_repr() -> None:
     assert repr(gatewise.Recurrent(cells.gru, 3, 4, 2)) == "Recurrent(gru, 3, 4, num_layers=2)"
     assert repr(gatewise.GRU(3, 4, 2)) == "GRU(3, 4, num_layers=2)"
@@ -329,7 +376,16 @@ LSTM = gatewise.LSTM(3, 4)
             r"input is torch.float64, the weights are torch.float32",
         ),
         (lambda: GRU(torch.zeros(5, 2, 3, dtype=torch.long)), ValueError, r"integers mean one-hot, without the axis I"),
-        (lambda: GRU(torch.zeros(5, 2, dtype=torch.bool)), RuntimeError, "input_size at its end"),
+        (lambda: GRU(torch.zeros(5, 2, 3, dtype=torch.bool)), ValueError, r"input.to\(torch.float32\)$"),
+        (lambda: GRU(torch.zeros(5, 2, 3, dtype=torch.cfloat)), ValueError, "input is torch.complex64"),
+        (lambda: GRU(torch.zeros(5, 2, 3, device="meta")), RuntimeError, "input is on meta, the weights are on cpu"),
+        (lambda: LSTM(torch.randn(5, 2, 3), (torch.zeros(1), None)), TypeError, r"hx is \(a tensor, NoneType\)"),
+        (lambda: gatewise.Recurrent(cells.gru, 3, 4, batch_first=1), TypeError, "batch_first is 1, expected True"),
+        (
+            lambda: gatewise.Recurrent(cells.gru, 3, 4, proj_size=2.0),
+            TypeError,
+            "proj_size is 2.0, expected an integer",
+        ),
         (lambda: GRU(torch.randn(0, 2, 3)), RuntimeError, "no steps"),
         (lambda: GRU([[1.0]]), TypeError, "input is a list"),
         (
@@ -337,8 +393,8 @@ LSTM = gatewise.LSTM(3, 4)
             RuntimeError,
             r"GRU: hx has shape \(1, 2, 4\), expected \(2, 2, 4\) = \(num_layers \* num_directions, batch, hidden_size\)",  # noqa: E501
         ),
-        (lambda: GRU(torch.randn(5, 2, 3), torch.zeros(2, 2, 4).double()), ValueError, "hx is torch.float64"),
-        (lambda: GRU(torch.randn(5, 2, 3), torch.zeros(2, 2, 4, device="meta")), ValueError, "on meta"),
+        (lambda: GRU(torch.randn(5, 2, 3), torch.zeros(2, 2, 4).double()), RuntimeError, "hx is torch.float64"),
+        (lambda: GRU(torch.randn(5, 2, 3), torch.zeros(2, 2, 4, device="meta")), RuntimeError, "hx is on meta"),
         (
             lambda: GRU(torch.randn(5, 3), torch.zeros(2, 1, 4)),
             RuntimeError,

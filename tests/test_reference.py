@@ -132,6 +132,37 @@ def test_two_outputs_projected() -> None:
     check_derivatives(gatewise.Recurrent(twice, 2, 4, dtype=DOUBLE, proj_size=2))
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_what_is_projected_is_a_value_like_others(size: int) -> None:
+    @gatewise.cell(gates="n")
+    def projected_early(x, h):
+        return torch.tanh(torch.tanh(x.n + h.n).hr) * (1 - h) + h
+
+    check_derivatives(gatewise.Recurrent(projected_early, 3, 5, dtype=DOUBLE, proj_size=size))
+
+
+def test_a_long_chain_of_cheap_operations() -> None:
+    @gatewise.cell(gates="n")
+    def chain(x, h):
+        a = torch.tanh(x.n + h.n)
+        for _ in range(2000):
+            a = 1 - a
+        return a * a
+
+    layer = randomize(gatewise.Recurrent(chain, 2, 3, dtype=DOUBLE))
+    layer(torch.randn(2, 1, 2, dtype=DOUBLE))[0].sum().backward()
+
+
+def test_the_sign_of_zero_is_kept() -> None:
+    @gatewise.cell(gates="n")
+    def signed(x, h):
+        return 0.0 * x.n + h / -0.0
+
+    layer = randomize(gatewise.Recurrent(signed, 2, 3, dtype=DOUBLE))
+    output, _ = layer(torch.randn(1, 1, 2, dtype=DOUBLE), torch.ones(1, 1, 3, dtype=DOUBLE))
+    assert torch.equal(output, torch.full_like(output, -torch.inf))
+
+
 def test_gates_that_reach_no_state_get_zero_gradients() -> None:
     @gatewise.cell(gates="n u v")
     def watched(x, h):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import cProfile
 import inspect
 import pickle
@@ -147,6 +148,41 @@ def test_a_cell_is_no_function_of_tensors() -> None:
         cells.gru(torch.randn(2, 3), torch.randn(2, 3))
 
 
+def test_any_plain_word_can_be_a_gate() -> None:
+    @cell(gates="index builder n")
+    def odd_gates(x, h):
+        return torch.tanh(x.index + h.builder + x.n)
+
+    assert odd_gates.input_gates == ("index", "n")
+
+
+def test_torchs_names_of_arguments() -> None:
+    @cell(gates="n")
+    def by_name(x, h):
+        return torch.where(condition=x.n > h, input=torch.sigmoid(input=x.n), other=torch.minimum(h.n, other=h))
+
+    @cell(gates="n", name="by_name")
+    def by_place(x, h):
+        return torch.where(x.n > h, torch.sigmoid(x.n), torch.minimum(h.n, h))
+
+    assert by_name == by_place
+
+
+def test_a_wrapped_function_keeps_its_lines_and_names() -> None:
+    @cell(gates="n")
+    @torch.no_grad()
+    def wrapped(x, h):
+        n = torch.tanh(x.n + h.n)
+        return n
+
+    assert dict(wrapped.names).keys() == {"h", "n"}
+
+
+def test_a_graph_is_its_own_copy() -> None:
+    assert copy.deepcopy(cells.gru) is cells.gru
+    assert copy.copy(cells.gru) is cells.gru
+
+
 # --- errors: each fault, the message's essence, and the line that it names ------------------------------
 
 
@@ -266,6 +302,43 @@ def unused_vector(x, h, *, p):  # HERE
     return torch.tanh(x.n + h.n)
 
 
+SCALE = torch.nn.Parameter(torch.tensor(0.5))
+
+
+def learned_scalar(x, h):
+    return SCALE * x.n + h.n  # HERE
+
+
+def swallowed(x, h):
+    try:
+        if x.n > 0:  # HERE
+            return h
+    except ValueError:
+        pass
+    return x.n + h.n
+
+
+def bound_by_a_value(x, h):
+    return torch.clamp(x.n, min=h)  # HERE
+
+
+def inlined_with_a_number(x, h):
+    return cells.rnn(x, 0.0) + h  # HERE
+
+
+def second_state_projected(x, h, c):  # HERE
+    n = torch.tanh(x.n + c.n)
+    return n, n.hr
+
+
+def vector_of_a_parameters_name(x, h, *, weight_hh):  # HERE
+    return torch.tanh(x.n + h.n) * weight_hh
+
+
+def clamp_without_bounds(x, h):  # HERE
+    return torch.clamp(x.n + h.n)
+
+
 FAULTS: dict[Callable[..., Any], str] = {
     control_flow: "write torch.where",
     equality: "== and !=",
@@ -294,6 +367,13 @@ FAULTS: dict[Callable[..., Any], str] = {
     defaulted: "has no default",
     reads_nothing: "reads nothing from x",
     unused_vector: "vector 'p' is never used",
+    learned_scalar: "learned; make it a keyword-only argument",
+    swallowed: "write torch.where",
+    bound_by_a_value: r"write torch\.minimum or torch\.maximum",
+    inlined_with_a_number: "rnn: h is 0.0, expected a value of the step",
+    second_state_projected: "return what it made as the first state",
+    vector_of_a_parameters_name: "a parameter 'weight_hh' already",
+    clamp_without_bounds: "needs one of: min max",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatewise import cells
+from gatewise.border import check_input, check_states, compute_dtype
 from gatewise.graph.graph import Graph
 from gatewise.scan.autograd import scan
 from gatewise.scan.plan import Inputs
@@ -23,7 +25,7 @@ from gatewise.scan.stages import project
 State = Tensor | tuple[Tensor, ...]
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """What every layer does with its parameters: layers of a cell over a sequence, in one or two directions."""
 
     input_size: int
@@ -56,68 +58,79 @@ class _Layer(nn.Module):
                 own last step, which is the sequence's first.
 
         Raises:
-            RuntimeError: a shape does not fit. ValueError: a dtype does not fit. IndexError: an integer
-                is outside [0, input_size). TypeError: input or hx is no tensor.
+            RuntimeError, ValueError: a shape, a dtype or a device does not fit. IndexError: an integer is
+                outside [0, input_size). TypeError: input or hx is no tensor.
+
+        Under autocast all is computed in autocast's dtype, as torch's LSTM and RNN do. The output is kept for
+        backward, so changing it in place raises there.
         """
-        x, batched = self._check_input(input)
-        batch = x.shape[1]
-        states = self._check_state(hx, batch, batched, x)
-        finals: list[tuple[Tensor, ...]] = []
-        directions = 2 if self.bidirectional else 1
-        for layer in range(self.num_layers):
-            outputs = []
-            for direction in range(directions):
-                k = layer * directions + direction
-                output, final = self._run(x, tuple(s[k] for s in states), layer, direction)
-                outputs.append(output)
-                finals.append(final)
-            x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
-            if self.dropout and layer < self.num_layers - 1:
-                x = F.dropout(x, self.dropout, self.training)
-        stacked = tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+        x, batched = check_input(self, input)
+        states = check_states(self, hx, x.shape[1], batched)
+        dtype = compute_dtype(self.weight_ih_l0)
+        if x.dtype.is_floating_point:
+            x = x.to(dtype)
+        # Autocast has had its say here: within a step it would cast back and forth.
+        with torch.autocast(x.device.type, enabled=False) if dtype != self.weight_ih_l0.dtype else nullcontext():
+            x, finals = self._run_layers(x, tuple(s.to(dtype) for s in states))
         if not batched:
-            x, stacked = x.squeeze(1), tuple(s.squeeze(1) for s in stacked)
+            x, finals = x.squeeze(1), tuple(s.squeeze(1) for s in finals)
         elif self.batch_first:
             x = x.transpose(0, 1)
-        return x, stacked if len(stacked) > 1 else stacked[0]
+        return x, finals if len(finals) > 1 else finals[0]
+
+    def _run_layers(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All layers and directions, time-major: the last layer's output, and the final states as hx has them."""
+        finals: list[tuple[Tensor, ...]] = []
+        directions = ("", "_reverse") if self.bidirectional else ("",)
+        dtype = states[0].dtype
+        for layer in range(self.num_layers):
+            outputs = []
+            for direction in directions:
+                k = len(finals)
+                output, final = self._run(x, tuple(s[k] for s in states), f"_l{layer}{direction}", dtype)
+                outputs.append(output)
+                finals.append(final)
+            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            if self.dropout and layer < self.num_layers - 1:
+                x = F.dropout(x, self.dropout, self.training)
+        return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
 
     def _run(
-        self, x: Tensor, states: tuple[Tensor, ...], layer: int, direction: int
+        self, x: Tensor, states: tuple[Tensor, ...], suffix: str, dtype: torch.dtype
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One layer in one direction, time-major."""
-        suffix = f"_l{layer}" + ("_reverse" if direction else "")
-        projected = project(x, getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None))
-        inputs = Inputs(projected, *self._recurrent_weights(suffix), states=states)
-        if not direction:
-            return scan(self.cell, inputs)
-        output, finals = scan(self.cell, inputs._replace(x=projected.flip(0)))
-        return output.flip(0), finals
+        # Parameters are read by name, so that functional_call and parametrizations are seen.
+        weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
+        x = project(x, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype))
+        weight_hh, bias_hh, weight_hr, vectors = (w.to(dtype) for w in self._recurrent_weights(suffix))
+        reverse = suffix.endswith("_reverse")
+        inputs = Inputs(x.flip(0) if reverse else x, weight_hh, bias_hh, weight_hr, vectors, states)
+        output, finals = scan(self.cell, inputs)
+        return output.flip(0) if reverse else output, finals
 
     def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none.
-
-        They are read by name, so that functional_call and parametrizations are seen.
-        """
+        """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""
         cell, size = self.cell, self.hidden_size
-        weight_ih = getattr(self, f"weight_ih{suffix}")
+        like = self.weight_ih_l0
         weight_hh = getattr(self, f"weight_hh{suffix}", None)
         if weight_hh is None:
-            weight_hh = weight_ih.new_zeros(0, self._output_size)
+            weight_hh = like.new_zeros(0, self._output_size)
         bias_hh = getattr(self, f"bias_hh{suffix}", None)
         if bias_hh is None:
-            bias_hh = weight_ih.new_zeros(weight_hh.shape[0])
+            bias_hh = like.new_zeros(weight_hh.shape[0])
         elif bias_hh.shape[0] < weight_hh.shape[0]:  # bias="input": only gates that x does not feed have one here
-            blocks, zeros = iter(bias_hh.split(size)), weight_ih.new_zeros(size)
+            blocks, zeros = iter(bias_hh.split(size)), like.new_zeros(size)
             bias_hh = torch.cat([zeros if g in cell.input_gates else next(blocks) for g in cell.hidden_gates])
-        weight_hr = getattr(self, f"weight_hr{suffix}") if cell.projects_output else weight_ih.new_zeros(0, size)
+        weight_hr = getattr(self, f"weight_hr{suffix}") if cell.projects_output else like.new_zeros(0, size)
         vectors = [getattr(self, f"{name}{suffix}") for name in cell.vectors]
-        return weight_hh, bias_hh, weight_hr, torch.stack(vectors) if vectors else weight_ih.new_zeros(0, size)
+        return weight_hh, bias_hh, weight_hr, torch.stack(vectors) if vectors else like.new_zeros(0, size)
 
     @property
     def _output_size(self) -> int:
         return self.proj_size or self.hidden_size
 
-    def _state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
+    def state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
+        """The shape of each state in hx: (L * D, B, `hidden_size` or `proj_size`)."""
         directions = 2 if self.bidirectional else 1
         sizes = {"H": self.hidden_size, "P": self._output_size}
         return [(self.num_layers * directions, batch, sizes[s]) for s in self.cell.state_sizes]
@@ -129,88 +142,11 @@ class _Layer(nn.Module):
         on the weights' device and in their dtype.
         """
         like = self.weight_ih_l0
-        states = tuple(like.new_zeros(shape) for shape in self._state_shapes(batch))
+        states = tuple(like.new_zeros(shape) for shape in self.state_shapes(batch))
         return states if len(states) > 1 else states[0]
 
-    # --- the border: below it shapes and dtypes are right --------------------------------------------
 
-    def _check_input(self, input: Tensor) -> tuple[Tensor, bool]:
-        """The input time-major and batched, and whether it came batched."""
-        name = type(self).__name__
-        if not isinstance(input, Tensor):
-            raise TypeError(
-                f"{name}: input is a {type(input).__name__}, expected a tensor"
-                + (" (packed sequences are not supported yet)" if "PackedSequence" in type(input).__name__ else "")
-            )
-        weight = self.weight_ih_l0
-        layout = "(B, T, I) with batch_first" if self.batch_first else "(T, B, I)"
-        if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
-            if input.dim() not in (2, 3):
-                raise ValueError(
-                    f"{name}: input has shape {tuple(input.shape)}, expected {layout} or unbatched (T, I), "
-                    "or integers without I for one-hot"
-                )
-            if input.shape[-1] != self.input_size:
-                raise RuntimeError(
-                    f"{name}: input has shape {tuple(input.shape)}, expected {self.input_size} = input_size at its end"
-                )
-            if input.dtype != weight.dtype:
-                raise ValueError(
-                    f"{name}: input is {input.dtype}, the weights are {weight.dtype}; "
-                    f"convert one: input.to({weight.dtype}) or layer.to({input.dtype})"
-                )
-            batched = input.dim() == 3
-        else:
-            if input.dim() not in (1, 2):
-                raise ValueError(
-                    f"{name}: integer input has shape {tuple(input.shape)}, expected "
-                    f"{layout.replace(', I', '')} or unbatched (T,): integers mean one-hot, without the axis I; "
-                    "numbers as features: input.float()"
-                )
-            batched = input.dim() == 2
-            if input.numel() and not 0 <= int(input.min()) <= int(input.max()) < self.input_size:
-                raise IndexError(
-                    f"{name}: integer input lies in [{int(input.min())}, {int(input.max())}], "
-                    f"expected [0, {self.input_size - 1}], which input_size = {self.input_size} allows"
-                )
-        if not batched:
-            input = input.unsqueeze(1)
-        elif self.batch_first:
-            input = input.transpose(0, 1)
-        if input.shape[0] == 0:
-            raise RuntimeError(f"{name}: the sequence has no steps, expected at least one")
-        return input, batched
-
-    def _check_state(self, hx: State | None, batch: int, batched: bool, x: Tensor) -> tuple[Tensor, ...]:
-        """The states before the first step, each (L * D, B, size)."""
-        if hx is None:
-            hx = self.initial_state(batch)
-            return hx if isinstance(hx, tuple) else (hx,)
-        name, names = type(self).__name__, self.cell.states
-        states = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        if len(states) != len(names) or not all(isinstance(s, Tensor) for s in states):
-            what = "a tensor" if isinstance(hx, Tensor) else f"{type(hx).__name__} of {len(states)}"
-            wants = f"({', '.join(names)})" if len(names) > 1 else f"one tensor, {names[0]}"
-            raise TypeError(f"{name}: hx is {what}, expected {wants}; layer.initial_state(batch) makes one")
-        weight = self.weight_ih_l0
-        checked = []
-        for label, state, shape in zip(names, states, self._state_shapes(batch), strict=True):
-            expected = shape if batched else (shape[0], shape[2])
-            if tuple(state.shape) != expected:
-                size = "hidden_size" if shape[2] == self.hidden_size else "proj_size"
-                axes = f"num_layers * num_directions, {'batch, ' if batched else ''}{size}"
-                of = "hx" if len(names) == 1 else f"hx's {label}"
-                raise RuntimeError(f"{name}: {of} has shape {tuple(state.shape)}, expected {expected} = ({axes})")
-            if state.dtype != weight.dtype or state.device != weight.device:
-                raise ValueError(
-                    f"{name}: hx is {state.dtype} on {state.device}, "
-                    f"the weights are {weight.dtype} on {weight.device}; convert it: hx.to(layer.weight_ih_l0)"
-                )
-            checked.append(state if batched else state.unsqueeze(1))
-        return tuple(checked)
-
-
-class RNN(_Layer, nn.RNNBase):
+class RNN(Layer, nn.RNNBase):
     """A multi-layer Elman RNN, as torch.nn.RNN.
 
         h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        or relu instead of tanh
@@ -249,7 +185,7 @@ class RNN(_Layer, nn.RNNBase):
         return cells.rnn if self.nonlinearity == "tanh" else cells.rnn_relu
 
 
-class GRU(_Layer, nn.RNNBase):
+class GRU(Layer, nn.RNNBase):
     """A multi-layer gated recurrent unit, as torch.nn.GRU.
 
         r_t = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
@@ -307,7 +243,7 @@ class GRU(_Layer, nn.RNNBase):
         return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
 
 
-class LSTM(_Layer, nn.RNNBase):
+class LSTM(Layer, nn.RNNBase):
     """A multi-layer long short-term memory, as torch.nn.LSTM.
 
         i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
@@ -351,7 +287,7 @@ class LSTM(_Layer, nn.RNNBase):
         return cells.lstm_projected if self.proj_size else cells.lstm
 
 
-class Recurrent(_Layer):
+class Recurrent(Layer):
     """A recurrent layer of any cell.
 
     Args:
@@ -396,11 +332,19 @@ class Recurrent(_Layer):
         super().__init__()
         if not isinstance(cell, Graph):
             raise TypeError(f"Recurrent: cell is {cell!r}, expected what @gatewise.cell(gates=…) makes of a function")
-        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        for name, value in (
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+            ("proj_size", proj_size),
+        ):
             if type(value) is not int:
                 raise TypeError(f"Recurrent: {name} is {value!r}, expected an integer")
-            if value < 1:
+            if value < 1 and name != "proj_size":
                 raise ValueError(f"Recurrent: {name} is {value}, expected at least 1")
+        for name, flag in (("batch_first", batch_first), ("bidirectional", bidirectional)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"Recurrent: {name} is {flag!r}, expected True or False")
         if not (isinstance(bias, bool) or bias == "input"):
             raise ValueError(f"Recurrent: bias is {bias!r}, expected True, False or 'input'")
         if type(dropout) not in (int, float) or not 0 <= dropout <= 1:
@@ -445,6 +389,9 @@ class Recurrent(_Layer):
     @property
     def cell(self) -> Graph:
         return self._cell
+
+    def flatten_parameters(self) -> None:
+        """Does nothing; programs written for torch.nn's layers call it."""
 
     def reset_parameters(self) -> None:
         """Draw every parameter from U(-1/√H, 1/√H), as torch.nn does."""

@@ -16,18 +16,13 @@ from gatewise.graph.trace import Builder, Proxy
 
 
 @lru_cache(maxsize=256)
-def backward(graph: Graph, seeds: tuple[int, ...] | None = None) -> Graph:
+def backward(graph: Graph) -> Graph:
     """The backward graph of a cell.
-
-    Args:
-        graph: the cell.
-        seeds: the nodes that got a gradient at every step, besides what flows back through the states;
-            by default the layer's output, which is the first state's new value.
 
     Its leaves are, besides vectors and constants:
 
     - `grad h`: the gradient of the new h that comes from the step after (or, at the last step, from h_n);
-    - `grad %7`: the gradient of node 7 that the caller of the layer gave for this step;
+    - `grad %7`: the gradient of the layer's output at this step, if node 7 is the first state's new value;
     - `state h`, `input r`, `saved %7`: values of the forward step.
 
     Its outputs:
@@ -38,18 +33,17 @@ def backward(graph: Graph, seeds: tuple[int, ...] | None = None) -> Graph:
     - `operand %6`: the value (not a gradient) of node 6, which some projection read: its product with the
       former, summed over steps, is the gradient of the weights.
     """
-    seeds = (graph.outputs[0][1],) if seeds is None else seeds
     trace = Differentiation(graph)
     for state, i in graph.outputs:
         trace.give(i, trace.builder.add("grad", key=state))
-    for i in seeds:
-        trace.give(i, trace.builder.add("grad", key=f"%{i}"))
-    for i in reversed(closure(graph.nodes, [*(i for _, i in graph.outputs), *seeds])):
+    seed = graph.outputs[0][1]
+    trace.give(seed, trace.builder.add("grad", key=f"%{seed}"))
+    for i in reversed(closure(graph.nodes, [i for _, i in graph.outputs])):
         trace.step(i)
     for op, keys in (("state", graph.states), ("input", graph.input_gates), ("vector", graph.vectors)):
         for key in keys:  # what nothing reads still has a gradient: zero
             trace.outputs.setdefault(f"{op} {key}", trace.builder.constant(0.0))
-    nodes, outputs = trace.builder.prune([(label, p.index) for label, p in sorted(trace.outputs.items())])
+    nodes, outputs = trace.builder.prune([(label, p._index) for label, p in sorted(trace.outputs.items())])
     return Graph(f"{graph.name}_backward", graph.gates, graph.states, graph.vectors, nodes, outputs)
 
 
@@ -97,9 +91,24 @@ class Differentiation:
 
     def value(self, i: int) -> Proxy | float:
         """The value of the cell's node i in the backward step: recomputed where that is cheap, else saved."""
-        if i not in self.values:
-            self.values[i] = self._value(i)
+        pending = [i]
+        while pending:  # a loop: a long chain of cheap nodes would exceed Python's depth of recursion
+            node = pending[-1]
+            if missing := [a for a in self._remade_from(node) if a not in self.values]:
+                pending += missing
+            else:
+                self.values[node] = self._value(node)
+                pending.pop()
         return self.values[i]
+
+    def _remade_from(self, i: int) -> tuple[int, ...]:
+        """What node i is recomputed from; nothing, if it is a leaf or is saved."""
+        node = self.graph.nodes[i]
+        # 1 - z and the like: made from one other value by arithmetic, so saving both would waste memory.
+        # A comparison is made again too: what is saved are numbers.
+        made_from = {a for a in node.args if self.graph.nodes[a].op != "const"}
+        arithmetic = node.op in ("add", "sub", "mul", "neg") and len(made_from) == 1
+        return node.args if arithmetic or (node.op in OPS and OPS[node.op].boolean) else ()
 
     def _value(self, i: int) -> Proxy | float:
         node = self.graph.nodes[i]
@@ -107,12 +116,8 @@ class Differentiation:
             return node.params[0][1]
         if node.op in ("input", "state", "vector"):
             return self.builder.add(node.op, key=node.key)
-        # 1 - z and the like: made from one other value by arithmetic, so saving both would waste memory.
-        # A comparison is made again too: what is saved are numbers.
-        made_from = {a for a in node.args if self.graph.nodes[a].op != "const"}
-        arithmetic = node.op in ("add", "sub", "mul", "neg") and len(made_from) == 1
-        if arithmetic or (node.op in OPS and OPS[node.op].boolean):
-            return self.builder.add(node.op, [self.value(a) for a in node.args])
+        if args := self._remade_from(i):
+            return self.builder.add(node.op, [self.values[a] for a in args])
         return self.builder.add("saved", key=f"%{i}")
 
     def operand(self, i: int) -> Proxy:

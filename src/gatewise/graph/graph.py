@@ -14,25 +14,12 @@ earlier nodes that it reads. Besides the element-wise ops of `ops.py` there are 
 
 from __future__ import annotations
 
-import keyword
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gatewise.graph.ops import OPS
-
-LEAVES = ("input", "state", "vector", "const", "grad", "saved")
-PRODUCTS = ("project", "output", "unproject", "unoutput")
-BACKWARD_ONLY = ("grad", "saved", "unproject", "unoutput")
-KEYED = ("input", "state", "vector", "grad", "saved", "project", "unproject")
-OUTPUT_PROJECTION = "hr"  # torch's name for it: weight_hr
-
-
-class CellError(ValueError):
-    """A cell's equations, or the text of a graph, break a rule; the message says which, where, and the fix."""
-
-    __module__ = "gatewise"  # where users find it, and so what a traceback should say
+from gatewise.graph.rules import CellError, check_cell, check_names, check_node, infer_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +51,7 @@ def closure(nodes: Sequence[Node], roots: Iterable[int]) -> list[int]:
     return sorted(wanted)
 
 
-@dataclass(frozen=True, eq=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A cell as a graph of values; what `@gatewise.cell` returns.
 
@@ -73,8 +60,9 @@ class Graph:
     outputs: pairs (label, node). Of a cell: each state's name and its new value, in the order of `states`.
     names: pairs (local variable, node), for those who watch; a state's name means its new value.
 
-    Equal equations make equal graphs, with equal hashes. `str(graph)` is the canonical text and
-    `Graph.parse` its inverse. Called inside another cell's equations, a cell inlines its own there.
+    `str(graph)` is the canonical text and `Graph.parse` its inverse; graphs are equal, and have equal hashes,
+    if their texts are (names of local variables included). Called inside another cell's equations, a cell
+    inlines its own there.
     """
 
     name: str
@@ -98,9 +86,19 @@ class Graph:
                 raise CellError(f"{self.name}: {label} is node %{i}, expected one of the {len(self.nodes)} nodes")
         object.__setattr__(self, "text", self._text())  # at once, since TorchDynamo can't trace its making
 
+    # By text: -0.0 is not 0.0 there, nan is nan, and a string remembers its hash, by which plans are looked up
+    # in every call of a layer.
+    def __eq__(self, other: object) -> bool:
+        return self.text == other.text if isinstance(other, Graph) else NotImplemented
+
     def __hash__(self) -> int:
-        # Plans are looked up by graph in every call of a layer, and a string remembers its hash.
         return hash(self.text)
+
+    def __copy__(self) -> Graph:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self  # immutable
 
     # --- what a cell reads and makes -------------------------------------------------------------
 
@@ -156,13 +154,17 @@ class Graph:
         """The cell whose canonical text this is: `Graph.parse(str(cell)) == cell`.
 
         Nothing is executed, and every rule is checked, so the text may come from anywhere.
-        Raises CellError with the number of the first line that is not right.
+        Raises CellError, which names the line or the node that is not right.
         """
+        from gatewise.graph.text import parse
+
         graph = parse(text)
         check_cell(graph)
         return graph
 
     def __reduce__(self) -> tuple[Callable[[str], Graph], tuple[str]]:
+        from gatewise.graph.text import parse
+
         return parse, (str(self),)
 
     def __call__(self, x: Any, *states: Any, **vectors: Any) -> Any:
@@ -170,204 +172,6 @@ class Graph:
         from gatewise.graph.trace import inline
 
         return inline(self, x, states, vectors)
-
-
-# --- rules -----------------------------------------------------------------------------------------
-
-
-def check_names(graph: Graph) -> None:
-    """Raise CellError unless the names of gates, states and vectors are plain, different and free."""
-    seen: dict[str, str] = {"x": "the input"}
-    for title, words in (("gate", graph.gates), ("state", graph.states), ("vector", graph.vectors)):
-        for word in words:
-            if not word.isidentifier() or keyword.iskeyword(word) or word.startswith("_"):
-                raise CellError(f"{graph.name}: {title} {word!r} is not a plain name; use letters and digits")
-            if title == "gate" and word == OUTPUT_PROJECTION:
-                raise CellError(f"{graph.name}: gate 'hr' would hide torch's output projection .hr; rename the gate")
-            # A gate may share its letter with a state or a vector: they are written in different places.
-            if title != "gate" and word in seen:
-                raise CellError(f"{graph.name}: {word!r} is {seen[word]} and a {title} as well; rename one")
-            if title != "gate":
-                seen[word] = f"a {title}"
-        if len(set(words)) < len(words):
-            raise CellError(f"{graph.name}: a {title} is named twice in {' '.join(words)!r}")
-
-
-def check_node(graph: Graph, i: int, node: Node) -> None:
-    """Raise CellError unless the node is well-formed at this place of the graph."""
-
-    def fault(what: str) -> CellError:
-        return CellError(f"{graph.name}: node %{i} = {node}: {what}")
-
-    if any(not 0 <= a < i for a in node.args):
-        raise fault("a node reads earlier nodes only")
-    if (node.op in KEYED) != bool(node.key):
-        raise fault("a name is missing" if node.op in KEYED else "it takes no name")
-    known = {"input": graph.gates, "project": graph.gates, "state": graph.states, "vector": graph.vectors}
-    if node.op in known and node.key not in known[node.op]:
-        raise fault(f"unknown {node.key!r}, expected one of: {' '.join(known[node.op])}")
-    given = [name for name, _ in node.params]
-    if node.op in LEAVES or node.op in PRODUCTS:
-        arity = {"project": 1, "output": 1, "unoutput": 1, "unproject": len(node.key.split())}.get(node.op, 0)
-        allowed: tuple[str, ...] = ("value",) if node.op == "const" else ()
-        if node.op == "const" and given != ["value"]:
-            raise fault("a constant has one value")
-    elif node.op in OPS:
-        arity, allowed = OPS[node.op].arity, tuple(OPS[node.op].params)
-    else:
-        raise fault(f"unknown op {node.op!r}, expected one of: {' '.join(OPS)}")
-    if len(node.args) != arity:
-        raise fault(f"reads {len(node.args)} values, expected {arity}")
-    if unknown := set(given) - set(allowed):
-        raise fault(f"unknown parameter {min(unknown)!r}")
-    if node.op in OPS:
-        for k, a in enumerate(node.args):
-            wanted = k in OPS[node.op].conditions
-            if graph.nodes[a].op in OPS and OPS[graph.nodes[a].op].boolean != wanted:
-                raise fault(f"value {k + 1} must {'' if wanted else 'not '}be a comparison")
-            if wanted and graph.nodes[a].op not in OPS:
-                raise fault(f"value {k + 1} must be a comparison")
-
-
-def check_cell(graph: Graph) -> None:
-    """Raise CellError unless the graph is a cell: states in, new states out, every gate used, sizes that fit."""
-    if tuple(label for label, _ in graph.outputs) != graph.states or not graph.states:
-        made = " ".join(label for label, _ in graph.outputs) or "nothing"
-        raise CellError(f"{graph.name}: makes {made}, expected new values of: {' '.join(graph.states) or 'a state'}")
-    for node in graph.nodes:
-        if node.op in BACKWARD_ONLY:
-            raise CellError(f"{graph.name}: {node.op!r} belongs to a backward graph, not to a cell")
-    for gate in graph.gates:
-        if gate not in graph.input_gates and gate not in graph.hidden_gates:
-            raise CellError(f"{graph.name}: gate {gate!r} is never used; read x.{gate} or project h.{gate}, or drop it")
-    for vector in set(graph.vectors) - {node.key for _, node in walk(graph, "vector")}:
-        raise CellError(f"{graph.name}: the learned vector {vector!r} is never used; use it or drop the argument")
-    if not graph.input_gates:
-        raise CellError(f"{graph.name}: reads nothing from x; read a gate of it, such as x.{(*graph.gates, 'n')[0]}")
-    for state, i in graph.outputs:
-        if graph.nodes[i].op == "const" or graph.sizes[i] == "1":
-            raise CellError(f"{graph.name}: the new {state} is a constant, expected a value of the step")
-        if graph.nodes[i].op in OPS and OPS[graph.nodes[i].op].boolean:
-            raise CellError(f"{graph.name}: the new {state} is a comparison; write torch.where(condition, a, b)")
-    # What layers read of a cell is made now: TorchDynamo can't trace the first use of a cached_property.
-    _ = graph.input_gates, graph.hidden_gates, graph.projects_output, graph.state_sizes
-
-
-def infer_sizes(graph: Graph) -> tuple[str, ...]:
-    """Each node's size, "H", "P" or "1" (constant); raises CellError where H and P meet.
-
-    Without `.hr` there is one size, H. With it, `.hr` takes H and makes P, gates are H, what is
-    projected onto a gate is P (weight_hh is (G*H, P)), vectors are H, and a state is as large as its
-    new value, so the sizes are unified rather than computed in order.
-    """
-    constant = [False] * len(graph.nodes)
-    for i, node in enumerate(graph.nodes):
-        constant[i] = node.op == "const" or (node.op in OPS and all(constant[a] for a in node.args))
-    if not graph.projects_output:
-        return tuple("1" if c else "H" for c in constant)
-
-    parent: dict[object, object] = {}
-
-    def find(a: object) -> object:
-        while a in parent:
-            a = parent[a]
-        return a
-
-    def same(i: int, a: object, b: object) -> None:
-        a, b = find(a), find(b)
-        if {a, b} == {"H", "P"}:
-            raise SizeError(
-                f"{graph.name}: values of size H (hidden_size) and P (proj_size, made by .hr) meet in "
-                f"{graph.nodes[i].op}; expected one size, project only states and use .hr on the output alone",
-                i,
-            )
-        if a != b:  # a size is never given a parent, so that it stays the root
-            if a in ("H", "P"):
-                a, b = b, a
-            parent[a] = b
-
-    for i, node in enumerate(graph.nodes):
-        if constant[i]:
-            continue
-        if node.op in ("input", "vector", "project"):
-            same(i, i, "H")
-        if node.op == "project":
-            same(i, node.args[0], "P")
-        elif node.op == "output":
-            same(i, node.args[0], "H")
-            same(i, i, "P")
-        elif node.op == "state":
-            same(i, i, ("state", node.key))
-        elif node.op in OPS:
-            for a in node.args:
-                if not constant[a]:
-                    same(i, i, a)
-    for state, i in graph.outputs:
-        same(i, i, ("state", state))
-    return tuple("1" if constant[i] else "P" if find(i) == "P" else "H" for i in range(len(graph.nodes)))
-
-
-class SizeError(CellError):
-    """H and P meet in a node; `node` is its index, from which the tracer finds the cell's line."""
-
-    def __init__(self, message: str, node: int) -> None:
-        super().__init__(message)
-        self.node = node
-
-
-# --- the text's parser -----------------------------------------------------------------------------
-
-
-def parse(text: str) -> Graph:
-    """The graph of a canonical text, a cell's or a backward graph's."""
-    lines = iter(enumerate((line.split() for line in text.splitlines()), start=1))
-    fields: dict[str, Any] = {"gates": (), "states": (), "vectors": ()}
-    nodes: list[Node] = []
-    marks: dict[str, list[tuple[str, int]]] = {"name": [], "new": []}
-    try:
-        for number, words in lines:  # noqa: B007 -- the error below names it
-            _parse_line(words, fields, nodes, marks)
-    except (ValueError, IndexError) as error:
-        why = f": {error}" if isinstance(error, CellError) else ""
-        raise CellError(f"line {number}: {' '.join(words)!r} is no line of a graph's text{why}") from error
-    if "name" not in fields:
-        raise CellError("the text of a graph begins with 'cell NAME'; this one does not")
-    return Graph(nodes=tuple(nodes), outputs=tuple(marks["new"]), names=tuple(marks["name"]), **fields)
-
-
-def _parse_line(
-    words: list[str], fields: dict[str, Any], nodes: list[Node], marks: dict[str, list[tuple[str, int]]]
-) -> None:
-    match words:
-        case []:
-            pass
-        case ["cell", name]:
-            fields["name"] = name
-        case ["gates" | "states" | "vectors" as title, *names]:
-            fields[title] = tuple(names)
-        case ["name" | "new" as title, *label, node]:
-            marks[title].append((" ".join(label), _index(node)))
-        case [node, "=", op, *rest]:
-            if _index(node) != len(nodes):
-                raise CellError(f"expected %{len(nodes)}")
-            nodes.append(_parse_node(op, rest))
-        case _:
-            raise CellError("expected 'cell', 'gates', 'states', 'vectors', '%N = …', 'name' or 'new'")
-
-
-def _parse_node(op: str, words: list[str]) -> Node:
-    if op == "saved" or (op == "grad" and words[0].startswith("%")):  # their key is a node of the cell
-        return Node(op, (), words[0])
-    keys = [word for word in words if "=" not in word and not word.startswith("%")]
-    args = tuple(_index(word) for word in words if word.startswith("%"))
-    pairs = (word.split("=") for word in words if "=" in word)
-    return Node(op, args, " ".join(keys), tuple((name, float(value)) for name, value in pairs))
-
-
-def _index(word: str) -> int:
-    if not word.startswith("%") or not word[1:].isdecimal():
-        raise CellError(f"{word!r} is no node, expected % and a number")
-    return int(word[1:])
 
 
 def walk(graph: Graph, op: str) -> Iterator[tuple[int, Node]]:

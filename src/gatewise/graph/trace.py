@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NoReturn
 
-from gatewise.graph.graph import OUTPUT_PROJECTION, CellError, Graph, Node, SizeError, check_cell, closure
+from gatewise.graph.graph import Graph, Node, closure
 from gatewise.graph.ops import ALIASES, OPS
+from gatewise.graph.rules import OUTPUT_PROJECTION, CellError, SizeError, check_cell
 
 Function = Callable[..., Any]
 Label = tuple[str, int]
@@ -70,16 +71,16 @@ class Builder:
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self._index: dict[Node, int] = {}
+        self._places: dict[str, int] = {}  # by text, in which -0.0 is not 0.0
 
     def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", params: Params = _NONE) -> Proxy:
         """The proxy of this node, which is added unless the same one is there already."""
-        indices = tuple(a.index if isinstance(a, Proxy) else self.constant(a).index for a in args)
+        indices = tuple(a._index if isinstance(a, Proxy) else self.constant(a)._index for a in args)
         node = Node(op, indices, key, tuple(sorted(params.items())))
-        if node not in self._index:
-            self._index[node] = len(self.nodes)
+        if str(node) not in self._places:
+            self._places[str(node)] = len(self.nodes)
             self.nodes.append(node)
-        return Proxy(self, self._index[node])
+        return Proxy(self, self._places[str(node)])
 
     def constant(self, value: float) -> Proxy:
         return self.add("const", params={"value": float(value)})
@@ -102,10 +103,10 @@ class Builder:
 class Proxy:
     """A value of the step, while its cell is traced: arithmetic and torch functions on it become nodes."""
 
-    __slots__ = ("builder", "index")
+    __slots__ = ("_builder", "_index")  # underscored: gates are not, so that any other name can be a gate
 
     def __init__(self, builder: Builder, index: int) -> None:
-        self.builder, self.index = builder, index
+        self._builder, self._index = builder, index
 
     @classmethod
     def __torch_function__(
@@ -114,75 +115,78 @@ class Proxy:
         name = getattr(func, "__name__", str(func))
         values = [*args, *(kwargs or {}).values()]
         values += [b for a in values if isinstance(a, (tuple, list)) for b in a]  # as torch.cat([a, b]) has them
-        builder = next(a.builder for a in values if isinstance(a, Proxy))
+        builder = next(a._builder for a in values if isinstance(a, Proxy))
         return apply(builder, ALIASES.get(name, name), args, kwargs or {})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # protocols that numpy, copy and others ask for; Proxy has none of them
             raise AttributeError(name)
-        return self.builder.attribute(self, name)
+        return self._builder.attribute(self, name)
 
     # fmt: off
-    def __add__(self, other: Any) -> Any: return apply(self.builder, "add", (self, other))
-    def __radd__(self, other: Any) -> Any: return apply(self.builder, "add", (other, self))
-    def __sub__(self, other: Any) -> Any: return apply(self.builder, "sub", (self, other))
-    def __rsub__(self, other: Any) -> Any: return apply(self.builder, "sub", (other, self))
-    def __mul__(self, other: Any) -> Any: return apply(self.builder, "mul", (self, other))
-    def __rmul__(self, other: Any) -> Any: return apply(self.builder, "mul", (other, self))
-    def __truediv__(self, other: Any) -> Any: return apply(self.builder, "div", (self, other))
-    def __rtruediv__(self, other: Any) -> Any: return apply(self.builder, "div", (other, self))
-    def __pow__(self, other: Any) -> Any: return apply(self.builder, "pow", (self, other))
-    def __rpow__(self, other: Any) -> Any: return apply(self.builder, "pow", (other, self))
-    def __neg__(self) -> Any: return apply(self.builder, "neg", (self,))
+    def __add__(self, other: Any) -> Any: return apply(self._builder, "add", (self, other))
+    def __radd__(self, other: Any) -> Any: return apply(self._builder, "add", (other, self))
+    def __sub__(self, other: Any) -> Any: return apply(self._builder, "sub", (self, other))
+    def __rsub__(self, other: Any) -> Any: return apply(self._builder, "sub", (other, self))
+    def __mul__(self, other: Any) -> Any: return apply(self._builder, "mul", (self, other))
+    def __rmul__(self, other: Any) -> Any: return apply(self._builder, "mul", (other, self))
+    def __truediv__(self, other: Any) -> Any: return apply(self._builder, "div", (self, other))
+    def __rtruediv__(self, other: Any) -> Any: return apply(self._builder, "div", (other, self))
+    def __pow__(self, other: Any) -> Any: return apply(self._builder, "pow", (self, other))
+    def __rpow__(self, other: Any) -> Any: return apply(self._builder, "pow", (other, self))
+    def __neg__(self) -> Any: return apply(self._builder, "neg", (self,))
     def __pos__(self) -> Any: return self
-    def __abs__(self) -> Any: return apply(self.builder, "abs", (self,))
-    def __lt__(self, other: Any) -> Any: return apply(self.builder, "lt", (self, other))
-    def __le__(self, other: Any) -> Any: return apply(self.builder, "le", (self, other))
-    def __gt__(self, other: Any) -> Any: return apply(self.builder, "gt", (self, other))
-    def __ge__(self, other: Any) -> Any: return apply(self.builder, "ge", (self, other))
+    def __abs__(self) -> Any: return apply(self._builder, "abs", (self,))
+    def __lt__(self, other: Any) -> Any: return apply(self._builder, "lt", (self, other))
+    def __le__(self, other: Any) -> Any: return apply(self._builder, "le", (self, other))
+    def __gt__(self, other: Any) -> Any: return apply(self._builder, "gt", (self, other))
+    def __ge__(self, other: Any) -> Any: return apply(self._builder, "ge", (self, other))
     # fmt: on
 
     def __eq__(self, other: object) -> NoReturn:
-        self.builder.fault("== and != on a value: rounding makes them useless; write torch.where with <, <=, > or >=")
+        self._builder.fault("== and != on a value: rounding makes them useless; write torch.where with <, <=, > or >=")
 
     __ne__ = __eq__
     __hash__ = object.__hash__
 
     def __bool__(self) -> NoReturn:
-        self.builder.fault(
+        self._builder.fault(
             "Python's if, while, and, or, not, min and max need one truth, but a value has one for each unit; "
             "write torch.where(condition, a, b), torch.minimum or torch.maximum"
         )
 
     def _number(self) -> NoReturn:
-        self.builder.fault("a value of the step is no Python number; write torch's function, such as torch.exp(a)")
+        self._builder.fault("a value of the step is no Python number; write torch's function, such as torch.exp(a)")
 
     __float__ = __int__ = __index__ = __complex__ = _number
 
     def _array(self, *_: object) -> NoReturn:
-        self.builder.fault("a cell is written for one unit: it has no indexing, no loop over units and no len()")
+        self._builder.fault("a cell is written for one unit: it has no indexing, no loop over units and no len()")
 
     __getitem__ = __iter__ = __len__ = __contains__ = _array
 
     def __matmul__(self, other: object) -> NoReturn:
-        self.builder.fault("@ in a cell: a matrix product is written as a gate's projection, such as h.n or (r * h).n")
+        self._builder.fault("@ in a cell: a matrix product is written as a gate's projection, such as h.n or (r * h).n")
 
     __rmatmul__ = __matmul__
 
     def _operator(self, *_: object) -> NoReturn:
-        self.builder.fault("&, |, ~, ^, //, % are no ops of a cell; for conditions nest torch.where(condition, a, b)")
+        self._builder.fault("&, |, ~, ^, //, % are no ops of a cell; for conditions nest torch.where(condition, a, b)")
 
     __and__ = __or__ = __xor__ = __invert__ = __floordiv__ = __mod__ = _operator
     __rand__ = __ror__ = __rxor__ = __rfloordiv__ = __rmod__ = _operator
 
     def __repr__(self) -> str:
-        return f"<value %{self.index}: {self.builder.nodes[self.index]}>"
+        return f"<value %{self._index}: {self._builder.nodes[self._index]}>"
 
 
 class Input(Proxy):
     """x itself, of which only gates can be read."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<the input x>"
 
 
 def apply(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> Proxy:
@@ -193,19 +197,26 @@ def apply(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, An
     kwargs = dict(kwargs or {})
     if kwargs.get("inplace") is False:
         del kwargs["inplace"]
+    args = list(args)
+    for word in ("condition", "input", "other", "exponent"):  # torch's names of the arguments, in their order
+        if word in kwargs and len(args) < row.arity:
+            args.append(kwargs.pop(word))
     params = dict(zip(row.params, args[row.arity :], strict=False)) | kwargs
     if len(args) < row.arity or len(args) > row.arity + len(row.params) or set(params) - set(row.params):
         takes = ", ".join([*"abc"[: row.arity], *(f"{p}=…" for p in row.params)])
         builder.fault(f"{name} got {len(args)} arguments and {sorted(kwargs)}; expected {name}({takes})")
     values = [_operand(builder, name, a) for a in args[: row.arity]]
     for k, value in enumerate(values):
-        made = OPS.get(builder.nodes[value.index].op) if isinstance(value, Proxy) else None
+        made = OPS.get(builder.nodes[value._index].op) if isinstance(value, Proxy) else None
         if (k in row.conditions) != (made is not None and made.boolean):
             builder.fault(
                 f"{name}: argument {k + 1} must be a comparison, such as h > 0"
                 if k in row.conditions
                 else f"{name} of a comparison; write torch.where(condition, a, b) with numbers"
             )
+    for word, value in params.items():
+        if isinstance(value, Proxy):
+            builder.fault(f"{name}: {word} is a value, expected a number; write torch.minimum or torch.maximum")
     numbers = {k: _number(builder, name, v) for k, v in {**row.params, **params}.items() if v is not None}
     return builder.add(name, values, params=numbers)
 
@@ -214,13 +225,15 @@ def _operand(builder: Builder, name: str, value: Any) -> Proxy | float:
     if isinstance(value, Input):
         builder.fault(f"{name} of x itself, which has input_size numbers; read a gate of it, such as x.n")
     if isinstance(value, Proxy):
-        if value.builder is not builder:
+        if value._builder is not builder:
             builder.fault(f"{name} of a value that belongs to another cell's equations")
         return value
     return _number(builder, name, value)
 
 
 def _number(builder: Builder, name: str, value: Any) -> float:
+    if getattr(value, "requires_grad", False):
+        builder.fault(f"{name} of a tensor that is learned; make it a keyword-only argument of the cell")
     scalar = getattr(value, "ndim", None) == 0  # torch's and numpy's scalars are numbers too
     if isinstance(value, bool) or not (scalar or isinstance(value, (int, float))):
         builder.fault(
@@ -241,6 +254,7 @@ class CellBuilder(Builder):
         self.name, self.gates, self.code = name, gates, code
         self.lines: list[int | None] = []  # where each node was written
         self.inlined: list[tuple[str, int]] = []  # the names that inlined cells gave
+        self.first_fault: CellError | None = None
 
     def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", params: Params = _NONE) -> Proxy:
         proxy = super().add(op, args, key, params)
@@ -260,13 +274,15 @@ class CellBuilder(Builder):
             )
         if isinstance(proxy, Input):
             return self.add("input", key=name)
-        row = OPS.get(self.nodes[proxy.index].op)
+        row = OPS.get(self.nodes[proxy._index].op)
         if row is not None and row.boolean:
             self.fault(f".{name} of a comparison; project a value")
         return self.add("project", (proxy,), key=name)
 
     def fault(self, message: str, line: int | None = None) -> NoReturn:
-        raise CellError(self.where(line or self._current_line()) + message)
+        error = CellError(self.where(line or self._current_line()) + message)
+        self.first_fault = self.first_fault or error
+        raise error
 
     def _current_line(self) -> int | None:
         frame: FrameType | None = sys._getframe(1)
@@ -286,7 +302,7 @@ def trace(function: Function, gates: tuple[str, ...], name: str | None = None) -
     """The graph of a cell's equations; see `cell`."""
     if not isinstance(function, FunctionType):
         raise CellError(f"a cell is a Python function, got {type(function).__name__}; write def gru(x, h): …")
-    builder = CellBuilder(name or function.__name__, gates, function.__code__)
+    builder = CellBuilder(name or function.__name__, gates, inspect.unwrap(function).__code__)
     states, vectors = _signature(function, builder)
     values = [builder.add("state", key=state) for state in states]
     learned = {vector: builder.add("vector", key=vector) for vector in vectors}
@@ -302,7 +318,7 @@ def trace(function: Function, gates: tuple[str, ...], name: str | None = None) -
         if not isinstance(value, Proxy) or isinstance(value, Input):
             what = "x itself" if isinstance(value, Input) else repr(value)
             builder.fault(f"the new {state} is {what}, expected a value made from x and the states", line)
-    outputs = [(state, value.index) for state, value in zip(states, results, strict=True)]
+    outputs = [(state, value._index) for state, value in zip(states, results, strict=True)]
     names = _names(builder, outputs, local)
 
     nodes, labels = builder.prune([*outputs, *names])
@@ -369,10 +385,10 @@ def _call(
     thread = threading.Thread(target=run, name=f"trace {builder.name}")
     thread.start()
     thread.join()
+    if builder.first_fault is not None:  # also one that the cell's own try … except has swallowed
+        raise builder.first_fault.with_traceback(None)
     if failure:
         error = failure[0]
-        if isinstance(error, CellError):
-            raise error.with_traceback(None)
         lines = [tb.tb_lineno for tb in _frames(error) if tb.tb_frame.f_code is builder.code]
         place = builder.where(lines[-1] if lines else None)
         hint = ""
@@ -394,7 +410,8 @@ def _frames(error: BaseException) -> Iterable[Any]:
 def _names(builder: CellBuilder, outputs: Sequence[tuple[str, int]], local: dict[str, Any]) -> list[tuple[str, int]]:
     """Names for nodes: the states' new values, then the local variables, then those of inlined cells."""
     names = dict(outputs)
-    found = [(k, v.index) for k, v in local.items() if isinstance(v, Proxy) and not isinstance(v, Input)]
+    values = {k: v for k, v in local.items() if isinstance(v, Proxy) and not isinstance(v, Input)}
+    found = [(k, v._index) for k, v in values.items() if v._builder is builder]  # not what an enclosing scope kept
     for name, index in (*found, *builder.inlined):
         if builder.nodes[index].op not in ("state", "vector", "const"):
             names.setdefault(name, index)
@@ -408,7 +425,7 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
             f"{graph.name}: a cell is called inside another cell's equations, as {graph.name}(x, …); "
             f"to run it on tensors: gatewise.Recurrent({graph.name}, input_size, hidden_size)"
         )
-    builder = x.builder
+    builder = x._builder
     assert isinstance(builder, CellBuilder)
     if len(states) != len(graph.states) or set(vectors) != set(graph.vectors):
         takes = ", ".join(["x", *graph.states, *(f"{v}={v}" for v in graph.vectors)])
@@ -416,6 +433,9 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
             f"{graph.name} got {len(states)} states and vectors {sorted(vectors)}; expected {graph.name}({takes})"
         )
     given = dict(zip(graph.states, states, strict=True)) | vectors
+    for label, value in given.items():
+        if not isinstance(value, Proxy):
+            builder.fault(f"{graph.name}: {label} is {value!r}, expected a value of the step")
     values: list[Any] = []
     for node in graph.nodes:
         args = [values[a] for a in node.args]
@@ -433,6 +453,6 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
             values.append(apply(builder, node.op, args, dict(node.params)))
     for name, i in graph.names:
         if not keyword.iskeyword(name) and isinstance(values[i], Proxy) and name not in graph.states:
-            builder.inlined.append((name, values[i].index))
+            builder.inlined.append((name, values[i]._index))
     made = tuple(values[i] for _, i in graph.outputs)
     return made if len(made) > 1 else made[0]

@@ -140,7 +140,8 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
-        graph, tensors, kept = ctx.graph, ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        graph, saved = ctx.graph, ctx.saved_tensors  # read once: each reading unpacks anew (checkpointing)
+        tensors, kept = saved[: ctx.count], saved[ctx.count :]
         given = _zeros_for_none(g[: 1 + len(graph.states)], (kept[0], *tensors[WEIGHTS:]))
         flat = ScanBackward.apply(graph, ctx.count, len(given), *tensors, *kept, *given)
         return (None, *_input_gradients(graph, tensors, flat, any(ctx.needs_input_grad[2 : 1 + WEIGHTS])))
@@ -267,16 +268,15 @@ def scan_backward_op(graph: str, tensors: list[Tensor], kept: list[Tensor], g: l
 @scan_op.register_fake
 def _(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
     cell, inputs = _graph_of(graph), _inputs(tensors)
-    sizes = dict(zip((i for _, i in cell.outputs), (s.shape[1] for s in inputs.states), strict=True))
     kept = backward_plan(cell).kept if keep else (cell.outputs[0][1],)
-    steps = [inputs.x.new_empty(*inputs.x.shape[:2], sizes.get(i, inputs.hidden_size)) for i in kept]
+    steps = [inputs.x.new_empty(*inputs.x.shape[:2], inputs.width(cell, i)) for i in kept]
     return [steps[0], *(s.new_empty(s.shape) for s in inputs.states), *steps[1:]]
 
 
 @scan_backward_op.register_fake
 def _(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
     cell, inputs = _graph_of(graph), _inputs(tensors)
-    time_batch, hidden, projected = inputs.x.shape[:2], inputs.hidden_size, inputs.states[0].shape[1]
+    time_batch, hidden, projected = inputs.x.shape[:2], inputs.hidden_size, inputs.projected_size
     operands = backward_plan(cell).operands
     made = [len(o.gates) * hidden if o.gates else projected for o in operands]
     read = [projected if o.gates else hidden for o in operands]
@@ -296,7 +296,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _backward(ctx: Any, g: list[Tensor | None]) -> tuple[Any, ...]:
-    graph, tensors, kept = _graph_of(ctx.graph), ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+    graph, saved = _graph_of(ctx.graph), ctx.saved_tensors
+    tensors, kept = saved[: ctx.count], saved[ctx.count :]
     given = _zeros_for_none(g[: 1 + len(graph.states)], (kept[0], *tensors[WEIGHTS:]))
     flat = torch.ops.gatewise.scan_backward(ctx.graph, list(tensors), list(kept), given)
     return None, None, list(_input_gradients(graph, tensors, flat, True))

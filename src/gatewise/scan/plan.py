@@ -35,6 +35,14 @@ class Inputs(NamedTuple):
     def hidden_size(self) -> int:
         return self.weight_hr.shape[1]
 
+    @property
+    def projected_size(self) -> int:
+        return self.weight_hr.shape[0] or self.hidden_size
+
+    def width(self, graph: Graph, node: int) -> int:
+        """The size of one of the cell's values: H or P; a constant is as wide as what it becomes, H."""
+        return self.projected_size if graph.sizes[node] == "P" else self.hidden_size
+
     def flat(self) -> tuple[Tensor, ...]:
         """The tensors in a row, as autograd and operators take them."""
         return (self.x, self.weight_hh, self.bias_hh, self.weight_hr, self.vectors, *self.states)

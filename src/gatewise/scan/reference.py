@@ -21,64 +21,44 @@ Step = tuple[Callable[..., Value], tuple[int, ...], int]  # what runs, the nodes
 
 
 class Interpreter:
-    """A graph, a cell's own or its backward one, with the cell's weights at hand, run for one step at a time."""
+    """A graph, a cell's own or its backward one, with the cell's weights at hand, run for one step at a time.
+
+    Its steps hold `values` and not the interpreter: a reference cycle would keep a whole sequence alive until
+    Python's collector runs.
+    """
 
     def __init__(self, cell: Graph, graph: Graph, inputs: Inputs, roots: Sequence[int]) -> None:
-        self.cell, self.graph, self.inputs, self.size = cell, graph, inputs, inputs.hidden_size
+        size = inputs.hidden_size
+        self.batch = inputs.x.shape[1]
         self.values: list[Value] = [0.0] * len(graph.nodes)
         self.leaves: dict[tuple[str, str], int] = {}
         self.steps: list[Step] = []
-        self.live = closure(graph.nodes, roots)
-        for i in self.live:
+        live = closure(graph.nodes, roots)
+        for i in live:
             node = graph.nodes[i]
             if node.op == "const":
                 self.values[i] = node.params[0][1]
             elif node.op == "vector":
-                self.values[i] = inputs.vectors[graph.vectors.index(node.key)]
+                self.values[i] = inputs.vectors[cell.vectors.index(node.key)]
             elif node.op in ("input", "state", "grad", "saved"):
                 self.leaves[node.op, node.key] = i
             elif node.op == "project":
-                self._project(i)
+                group = [j for j in live if graph.nodes[j].op == "project" and graph.nodes[j].args == node.args]
+                if i == group[0]:  # one product for all the gates that read the same value
+                    group.sort(key=lambda j: gate_rank(graph, j))
+                    gates = [graph.nodes[j].key for j in group]
+                    weight = gate_rows(cell, gates, inputs.weight_hh, size).t()
+                    bias = gate_rows(cell, gates, inputs.bias_hh, size)
+                    run: Callable[..., Value] = partial(_project, weight, bias, size, self.batch, self.values, group)
+                    self.steps.append((run, node.args, group[0]))
             elif node.op == "unproject":
-                weight = gate_rows(cell, node.key.split(), inputs.weight_hh, self.size)
-                self.steps.append((partial(self._product, weight), node.args, i))
+                weight = gate_rows(cell, node.key.split(), inputs.weight_hh, size)
+                self.steps.append((partial(_product, weight, self.batch), node.args, i))
             elif node.op in ("output", "unoutput"):
                 weight = inputs.weight_hr.t() if node.op == "output" else inputs.weight_hr
-                self.steps.append((partial(self._product, weight), node.args, i))
+                self.steps.append((partial(_product, weight, self.batch), node.args, i))
             else:
-                self.steps.append((self._elementwise(i), node.args, i))
-
-    def _project(self, i: int) -> None:
-        """One product for all the gates that read the same value."""
-        nodes = self.graph.nodes
-        group = [j for j in self.live if nodes[j].op == "project" and nodes[j].args == nodes[i].args]
-        if i != group[0]:
-            return
-        group.sort(key=lambda j: gate_rank(self.graph, j))
-        gates = [nodes[j].key for j in group]
-        weight = gate_rows(self.cell, gates, self.inputs.weight_hh, self.size).t()
-        bias = gate_rows(self.cell, gates, self.inputs.bias_hh, self.size)
-
-        def run(a: Value) -> Value:
-            parts = torch.addmm(bias, self.full(a, weight.shape[0]), weight).split(self.size, 1)
-            for j, part in zip(group, parts, strict=True):
-                self.values[j] = part
-            return self.values[i]
-
-        self.steps.append((run, nodes[i].args, i))
-
-    def _product(self, weight: Tensor, *values: Value) -> Tensor:
-        """The values, side by side, times the weight."""
-        width = weight.shape[0] // len(values)
-        whole = [self.full(value, width) for value in values]
-        return (torch.cat(whole, 1) if len(whole) > 1 else whole[0]) @ weight
-
-    def _elementwise(self, i: int) -> Callable[..., Value]:
-        node, row, x = self.graph.nodes[i], OPS[self.graph.nodes[i].op], self.inputs.x
-        run = partial(row.run, **dict(node.params)) if node.params else row.run
-        if row.scalars or all(self.graph.nodes[a].op != "const" for a in node.args):
-            return run
-        return lambda *args: run(*(a if isinstance(a, Tensor) else x.new_tensor(a) for a in args))
+                self.steps.append((_elementwise(graph, i, inputs.x), node.args, i))
 
     def set(self, op: str, key: str, value: Tensor) -> None:
         """Give a leaf its value for this step; one that the graph does not have is not needed."""
@@ -91,11 +71,43 @@ class Interpreter:
         for run, reads, makes in self.steps:
             values[makes] = run(*[values[i] for i in reads])
 
-    def full(self, value: Value, width: int) -> Tensor:
-        """A value of the step as (B, width): constants and per-unit values are expanded over the batch."""
-        shape = (self.inputs.x.shape[1], width)
-        tensor = value if isinstance(value, Tensor) else self.inputs.x.new_tensor(value)
-        return tensor if tensor.shape == shape else tensor.expand(shape)
+    def full(self, node: int, width: int, like: Tensor) -> Tensor:
+        """A node's value as (B, width); a constant gets the dtype and the device of `like`."""
+        value = self.values[node]
+        return _full(value if isinstance(value, Tensor) else like.new_tensor(value), self.batch, width)
+
+
+def _full(value: Tensor, batch: int, width: int) -> Tensor:
+    """A value of the step as (B, width): constants and per-unit values are expanded over the batch."""
+    return value if value.shape == (batch, width) else value.expand(batch, width)
+
+
+def _project(
+    weight: Tensor, bias: Tensor, size: int, batch: int, values: list[Value], group: list[int], a: Tensor
+) -> Value:
+    """Put each gate's part of one product into `values`, at the places of `group`; the first is returned, too."""
+    parts: Sequence[Tensor] = torch.addmm(bias, _full(a, batch, weight.shape[0]), weight).split(size, 1)
+    for i, part in zip(group, parts, strict=True):
+        values[i] = part
+    return values[group[0]]
+
+
+def _product(weight: Tensor, batch: int, *parts: Tensor) -> Tensor:
+    """The parts, side by side, times the weight."""
+    width = weight.shape[0] // len(parts)
+    whole = [_full(part, batch, width) for part in parts]
+    return (torch.cat(whole, 1) if len(whole) > 1 else whole[0]) @ weight
+
+
+def _elementwise(graph: Graph, i: int, like: Tensor) -> Callable[..., Value]:
+    """What computes a node; where torch takes no plain number, constants are made tensors once."""
+    node, row = graph.nodes[i], OPS[graph.nodes[i].op]
+    run = partial(row.run, **dict(node.params)) if node.params else row.run
+    reads = [graph.nodes[a] for a in node.args]
+    if row.scalars or all(read.op != "const" for read in reads):
+        return run
+    fixed = [like.new_tensor(read.params[0][1]) if read.op == "const" else None for read in reads]
+    return lambda *args: run(*(a if c is None else c for a, c in zip(args, fixed, strict=True)))
 
 
 def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -112,8 +124,6 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
     run = Interpreter(graph, graph, inputs, [*outputs, *keep])
     gates = _steps_of_gates(graph, inputs)
     states = list(inputs.states)
-    widths = [s.shape[1] for s in states]
-    size_of = dict(zip(outputs, widths, strict=True))
     columns: dict[int, list[Tensor]] = {i: [] for i in keep}
     for t in range(inputs.x.shape[0]):
         for gate, steps in gates.items():
@@ -121,9 +131,9 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
         for name, state in zip(graph.states, states, strict=True):
             run.set("state", name, state)
         run.step()
-        states = [run.full(run.values[i], width) for i, width in zip(outputs, widths, strict=True)]
+        states = [run.full(i, inputs.width(graph, i), inputs.x) for i in outputs]
         for i, column in columns.items():
-            column.append(run.full(run.values[i], size_of.get(i, run.size)))
+            column.append(run.full(i, inputs.width(graph, i), inputs.x))
     stacked = {i: torch.stack(columns.pop(i)) for i in list(columns)}  # the steps of one are freed before the next
     return tuple(states), tuple(stacked[i] for i in keep)
 
@@ -145,7 +155,7 @@ def reverse(
         g_states: the gradients of the states after the last step.
     """
     plan = backward_plan(graph)
-    size, projected = inputs.hidden_size, inputs.states[0].shape[1]
+    size, projected = inputs.hidden_size, inputs.projected_size
     inputs_made = tuple(plan.outputs[f"input {gate}"] for gate in graph.input_gates)
     vectors_made = [plan.outputs[f"vector {name}"] for name in graph.vectors]
     states_made = [plan.outputs[f"state {name}"] for name in graph.states]
@@ -174,9 +184,9 @@ def reverse(
         for i, steps in values.items():
             run.set("saved", f"%{i}", steps[t])
         run.step()
-        carry = [run.full(run.values[i], g.shape[1]) for i, g in zip(states_made, carry, strict=True)]
+        carry = [run.full(i, g.shape[1], g) for i, g in zip(states_made, carry, strict=True)]
         for nodes, column in columns.items():
-            parts = [run.full(run.values[i], widths[nodes]) for i in nodes]
+            parts = [run.full(i, widths[nodes], inputs.x) for i in nodes]
             column.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
     stacked = {nodes: torch.stack(columns.pop(nodes)[::-1]) for nodes in list(columns)}

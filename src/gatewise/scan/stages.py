@@ -26,7 +26,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Returns: (T, B, G*H).
     """
-    if x.is_floating_point():
+    if x.is_floating_point() or x.is_complex():
         return F.linear(x, weight, bias)
     columns = F.embedding(x.long(), weight.t().contiguous())
     return columns if bias is None else columns + bias

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
-from gatewise.graph.trace import Builder, Proxy
+from gatewise.graph.proxy import Builder, Proxy
 
 
 @lru_cache(maxsize=256)

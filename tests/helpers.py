@@ -12,6 +12,17 @@ from torch import Tensor
 
 import gatewise
 
+# A user's file with a cell of their own, for `FILE.py:light`.
+OWN = """
+import gatewise, torch
+
+@gatewise.cell(gates="z n")
+def light(x, h):
+    z = torch.sigmoid(x.z + h.z)
+    n = torch.tanh(x.n + h.n)
+    return (1 - z) * n + z * h
+"""
+
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:
     """Same shape, dtype, no NaN, and the largest difference within tolerance of the largest magnitude (or of 1)."""

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from helpers import OWN
 
 from gatewise import cli
 from gatewise.tasks import text
@@ -14,15 +15,6 @@ from gatewise.tasks.text import training
 
 TEXT = "".join(random.Random(0).choices("abcdefgh \n", k=1500))
 SMALL = ["--hidden=16", "--steps=8", "--batch=4", "--epochs=2"]
-OWN = """
-import gatewise, torch
-
-@gatewise.cell(gates="z n")
-def light(x, h):
-    z = torch.sigmoid(x.z + h.z)
-    n = torch.tanh(x.n + h.n)
-    return (1 - z) * n + z * h
-"""
 
 
 @pytest.fixture(autouse=True)

@@ -1,18 +1,9 @@
 import pytest
+from helpers import OWN
 
 import gatewise
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
-
-OWN = """
-import gatewise, torch
-
-@gatewise.cell(gates="z n")
-def light(x, h):
-    z = torch.sigmoid(x.z + h.z)
-    n = torch.tanh(x.n + h.n)
-    return (1 - z) * n + z * h
-"""
 
 
 def test_built_in_cells_are_found_by_name():

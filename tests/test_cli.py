@@ -160,6 +160,8 @@ def test_ctrl_c_outside_the_training_is_no_traceback(run, monkeypatch):
         (["train", "text", "--resume=."], "holds no run"),
         (["train", "text", "--data=text.txt", "--out=.", *SMALL], "is not an empty folder"),
         (["train", "text", "--data=text.txt", "--out=text.txt/run", *SMALL], "Not a directory"),
+        (["train", "text", "--data=text.txt", "--cell=own.py"], "own.py is a file: name the cell in it, own.py:NAME"),
+        (["train", "text", "--data=text.txt", *SMALL, "--layers=1", "--hidden=100000000"], "not enough memory"),
         (["generate", "absent"], "there is no folder absent"),
     ],
 )
@@ -177,6 +179,8 @@ def test_bad_questions_to_a_model_are_one_line(run, tmp_path):
     run("train", "text", "--data=text.txt", *SMALL, "--out=run")
     assert "the model never saw 'x' in 'xa'" in refused(run, "generate", "run", "--prompt=xa")
     assert "temperature must be 0" in refused(run, "generate", "run", "--temperature=-1")
+    for seed in (-1, 2**63):
+        assert "seed must be from 0" in refused(run, "generate", "run", f"--seed={seed}")
     assert "checkpoint is one of best, last; got 'worst'" in refused(run, "generate", "run", "--checkpoint=worst")
     best = tmp_path / "run" / "best.safetensors"
     best.write_bytes(best.read_bytes()[:-10])

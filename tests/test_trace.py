@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -235,6 +236,10 @@ def python_math(x, h):
     return x.n + math.exp(h)  # HERE
 
 
+def numpy_function(x, h):
+    return np.tanh(x.n) + h.n  # HERE
+
+
 def tensor_constant(x, h):
     return x.n + torch.ones(3) * h.n  # HERE
 
@@ -351,6 +356,7 @@ FAULTS: dict[Callable[..., Any], str] = {
     matrix: r"gate's projection",
     listed: "cat is no op",
     python_math: "write torch's function",
+    numpy_function: "numpy's tanh: a cell is written in torch's functions",
     tensor_constant: "keyword-only argument",
     number_for_tensor: r"torch\.clamp",
     logical: "nest torch.where",

@@ -1,6 +1,7 @@
 """The command line: `gatewise train text`, `gatewise generate`. A skin over `gatewise.tasks`."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ def train_text(
     hidden: Annotated[int | None, _choice("hidden", "Model", "H: units of the state.")] = None,
     layers: Annotated[int | None, _choice("layers", "Model", "Recurrent layers on top of each other.")] = None,
     dropout: Annotated[
-        float | None, _choice("dropout", "Model", "Share of units that is silenced between layers while training.")
+        float | None,
+        _choice("dropout", "Model", "Share of units silenced between layers in training."),
     ] = None,
     init: Annotated[
         str | None,
@@ -115,7 +117,9 @@ def train_text(
     clip: Annotated[
         float | None, _choice("clip", "Training", "Largest norm of all gradients together; 0 for no limit.")
     ] = None,
-    epochs: Annotated[int | None, _choice("epochs", "Training", "Passes over the text.")] = None,
+    epochs: Annotated[
+        int | None, _choice("epochs", "Training", "Passes over the text; --minutes replaces them.")
+    ] = None,
     minutes: Annotated[
         float | None, _choice("minutes", "Training", "End with the first epoch after so many minutes.")
     ] = None,
@@ -125,7 +129,8 @@ def train_text(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Another set of defaults. [b]d2l[/]: the experiment of the book Dive into Deep Learning, exactly.",
+            help="Other defaults for all of the above. [b]d2l[/]: the experiment of the book Dive into Deep Learning,"
+            " exactly. Options given beside it win.",
             rich_help_panel="Run",
             metavar="|".join(RECIPES),
         ),
@@ -241,6 +246,13 @@ def _one_line_errors() -> Iterator[None]:
             if not isinstance(error, CellError):
                 raise
             raise InputError(str(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            # torch's allocators raise RuntimeError, and a subclass of it on a GPU; only the text tells.
+            if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+                raise
+            raise InputError(
+                "not enough memory for this model: lower --hidden, --layers, --batch or --steps"
+            ) from error
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None

@@ -115,6 +115,9 @@ class Proxy:
 
     __getitem__ = __iter__ = __len__ = __contains__ = _array
 
+    def __array_ufunc__(self, function: Any, *_: object, **__: object) -> NoReturn:
+        self._builder.fault(f"numpy's {function.__name__}: a cell is written in torch's functions, such as torch.tanh")
+
     def __matmul__(self, other: object) -> NoReturn:
         self._builder.fault("@ in a cell: a matrix product is written as a gate's projection, such as h.n or (r * h).n")
 

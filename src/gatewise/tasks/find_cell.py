@@ -23,6 +23,8 @@ def find_cell(name: str) -> "gatewise.Graph":
         file, _, attribute = name.rpartition(":")
         return _cell_of_file(Path(file), attribute)
     built_in = _graphs(vars(gatewise.cells))
+    if name.endswith(".py"):
+        raise InputError(f"{name} is a file: name the cell in it, {name}:NAME")
     if name not in built_in:
         raise InputError(
             f"there is no cell {name!r}: choose one of {', '.join(sorted(built_in))}, or FILE.py:NAME for your own"

@@ -79,7 +79,7 @@ class Keeper(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: Trainee) -> None:  # type: ignore[override]
         self._add_row(trainer, module)
         judged = self.rows[-1].get("held_out_loss", self.rows[-1]["train_loss"])
-        if not math.isfinite(judged):
+        if not all(map(math.isfinite, self.rows[-1].values())):  # also a loss whose perplexity is beyond a float
             raise InputError(
                 f"the loss is {judged} after epoch {trainer.current_epoch + 1}: begin anew with a lower --lr"
             )

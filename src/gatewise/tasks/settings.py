@@ -57,8 +57,17 @@ class FitSettings:
             positive("epochs", self.epochs)
         if self.minutes is not None:
             positive("minutes", self.minutes)
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed must be from 0 to 2**63 - 1; got {self.seed}")
+        check_seed(self.seed)
+
+
+def check_seed(seed: int) -> None:
+    """Check that torch's generators take a number as their seed.
+
+    Raises:
+        InputError: it is negative or has more than 63 bits.
+    """
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be from 0 to 2**63 - 1; got {seed}")
 
 
 def positive(what: str, value: float) -> None:

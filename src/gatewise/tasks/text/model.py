@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import gatewise
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
+from gatewise.tasks.settings import check_seed
 from gatewise.tasks.text.data import Vocabulary
 from gatewise.tasks.text.settings import ModelSettings
 
@@ -139,6 +140,7 @@ def stream(
     if seed is None:
         random.seed()
     else:
+        check_seed(seed)
         random.manual_seed(seed)
     return _stream(model, ids, length, temperature, random)
 

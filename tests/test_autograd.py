@@ -127,6 +127,19 @@ def test_compiled_whole_without_unrolling(layer: gatewise.Recurrent) -> None:
     assert len(scans) == layer.num_layers * (1 + layer.bidirectional)  # not one for each step
 
 
+def test_integers_are_mapped_and_compiled_too() -> None:
+    layer = randomize(gatewise.GRU(6, 4, dtype=DOUBLE))
+    x = torch.randint(0, 6, (3, 5, 2))
+    each = torch.stack([layer(v)[0] for v in x])
+    assert_close(vmap(lambda v: layer(v)[0])(x), each, FLOAT64)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x[0])[0], each[0], FLOAT64)
+    for run in (compiled, vmap(lambda v: layer(v)[0])):
+        with pytest.raises(IndexError):
+            run(torch.full((3, 5, 2) if run is not compiled else (5, 2), 6))
+
+
 def test_exported_with_dynamic_time_and_batch(layer: gatewise.Recurrent) -> None:
     axes = {0: torch.export.Dim("T", min=2, max=4096), 1: torch.export.Dim("B", min=2, max=1024)}
     program = torch.export.export(layer, (torch.randn(5, 4, 3, dtype=DOUBLE),), dynamic_shapes=(axes,))
@@ -144,3 +157,7 @@ def test_the_operators_pass_opcheck(name: str) -> None:
     weights = layer._recurrent_weights("_l0")
     tensors = [t.detach().requires_grad_() for t in (x, *weights, *states)]
     torch.library.opcheck(torch.ops.gatewise.scan, (graph.text, True, tensors))
+    plain = [t.detach() for t in tensors]
+    output, *rest = torch.ops.gatewise.scan(graph.text, True, plain)
+    g = [torch.randn_like(t) for t in (output, *states)]
+    torch.library.opcheck(torch.ops.gatewise.scan_backward, (graph.text, plain, [output, *rest[len(states) :]], g))

@@ -72,7 +72,9 @@ def _check_indices(layer: Layer, input: Tensor, layout: str) -> None:
             f"{name}: integer input has shape {tuple(input.shape)}, expected {layout} or unbatched (T,): integers "
             "mean one-hot, without the axis I; numbers as features: input.float()"
         )
-    if input.numel() and not input.is_meta:
+    # Where values can't be read (compiled, mapped, meta), gathering the rows of weight_ih checks them instead.
+    unread = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(input) or input.is_meta
+    if input.numel() and not unread:
         low, high = (int(v) for v in input.long().aminmax())
         if not 0 <= low <= high < layer.input_size:
             raise IndexError(

@@ -59,6 +59,7 @@ GRU = str(cells.gru)
         (GRU.replace("tanh %12", "clamp %12"), "needs one of: min max"),
         (GRU.replace("tanh %12", "clamp %12 min=0.0 min=1.0"), "given twice"),
         (GRU.replace("sub %14 %8", "neg %14"), "reads numbers only"),
+        (GRU.replace("sub %14 %8", "project r %14"), "reads numbers only"),
         (GRU.replace("const value=1.0", "const value=1"), "line 18: .* is not canonical"),
         (GRU.replace("gates r z n", "gates q\ngates r z n"), "line 2: .* is not canonical"),
         (GRU.replace("name r %4", "name h %4"), "must be plain and different"),

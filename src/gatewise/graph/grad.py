@@ -13,6 +13,7 @@ from functools import lru_cache
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Proxy
+from gatewise.graph.rules import is_comparison
 
 
 @lru_cache(maxsize=256)
@@ -108,7 +109,7 @@ class Differentiation:
         # A comparison is made again too: what is saved are numbers.
         made_from = {a for a in node.args if self.graph.nodes[a].op != "const"}
         arithmetic = node.op in ("add", "sub", "mul", "neg") and len(made_from) == 1
-        return node.args if arithmetic or (node.op in OPS and OPS[node.op].boolean) else ()
+        return node.args if arithmetic or is_comparison(node) else ()
 
     def _value(self, i: int) -> Proxy | float:
         node = self.graph.nodes[i]
@@ -121,5 +122,7 @@ class Differentiation:
         return self.builder.add("saved", key=f"%{i}")
 
     def operand(self, i: int) -> Proxy:
+        """The value of a node that is projected, which is never a plain number."""
         value = self.value(i)
-        return value if isinstance(value, Proxy) else self.builder.constant(value)
+        assert isinstance(value, Proxy)
+        return value

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from gatewise.graph.graph import Node, closure
 from gatewise.graph.ops import ALIASES, OPS
-from gatewise.graph.rules import CellError
+from gatewise.graph.rules import CellError, is_comparison
 
 Label = tuple[str, int]
 Params = Mapping[str, float]
@@ -160,8 +160,7 @@ def apply(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, An
         builder.fault(f"{name} got {len(args)} arguments and {sorted(kwargs)}; expected {name}({takes})")
     values = [operand(builder, name, a) for a in args[: row.arity]]
     for k, value in enumerate(values):
-        made = OPS.get(builder.nodes[value._index].op) if isinstance(value, Proxy) else None
-        if (k in row.conditions) != (made is not None and made.boolean):
+        if (k in row.conditions) != (isinstance(value, Proxy) and is_comparison(builder.nodes[value._index])):
             builder.fault(
                 f"{name}: argument {k + 1} must be a comparison, such as h > 0"
                 if k in row.conditions

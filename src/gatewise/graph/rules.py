@@ -100,8 +100,8 @@ def check_node(graph: Graph, i: int, node: Node) -> None:
             raise fault(f"the parameter {min(missing)!r} is missing")
         if row.params and not given:
             raise fault(f"needs one of: {' '.join(row.params)}")
-        if all(graph.nodes[a].op == "const" for a in node.args):
-            raise fault("reads numbers only; write the number that it makes")
+    if node.args and all(graph.nodes[a].op == "const" for a in node.args):
+        raise fault("reads numbers only; write the number that it makes")
     for k, a in enumerate(node.args):
         if is_comparison(graph.nodes[a]) != (k in conditions):
             raise fault(f"value {k + 1} must {'' if k in conditions else 'not '}be a comparison")

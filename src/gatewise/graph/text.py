@@ -12,16 +12,16 @@ def parse(text: str) -> Graph:
     """The graph of a canonical text, a cell's or a backward graph's; see `Graph.parse`."""
     if not isinstance(text, str):
         raise CellError(f"the text of a graph is a str, got {type(text).__name__}")
-    lines = iter(enumerate((line.split() for line in text.splitlines()), start=1))
     fields: dict[str, Any] = {"gates": (), "states": (), "vectors": ()}
     nodes: list[Node] = []
     marks: dict[str, list[tuple[str, int]]] = {"name": [], "new": []}
-    try:
-        for number, words in lines:  # noqa: B007 -- the error below names it
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        try:
             _parse_line(words, fields, nodes, marks)
-    except (ValueError, IndexError) as error:
-        why = f": {error}" if isinstance(error, CellError) else ""
-        raise CellError(f"line {number}: {' '.join(words)!r} is no line of a graph's text{why}") from error
+        except (ValueError, IndexError) as error:
+            why = f": {error}" if isinstance(error, CellError) else ""
+            raise CellError(f"line {number}: {' '.join(words)!r} is no line of a graph's text{why}") from error
     if "name" not in fields:
         raise CellError("the text of a graph begins with 'cell NAME'; this one does not")
     graph = Graph(nodes=tuple(nodes), outputs=tuple(marks["new"]), names=tuple(marks["name"]), **fields)

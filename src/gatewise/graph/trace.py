@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Input, Params, Proxy, apply, operand
-from gatewise.graph.rules import OUTPUT_PROJECTION, CellError, SizeError, check_cell
+from gatewise.graph.rules import OUTPUT_PROJECTION, CellError, SizeError, check_cell, is_comparison
 
 Function = Callable[..., Any]
 
@@ -92,8 +92,7 @@ class CellBuilder(Builder):
             )
         if isinstance(proxy, Input):
             return self.add("input", key=name)
-        row = OPS.get(self.nodes[proxy._index].op)
-        if row is not None and row.boolean:
+        if is_comparison(self.nodes[proxy._index]):
             self.fault(f".{name} of a comparison; project a value")
         return self.add("project", (proxy,), key=name)
 

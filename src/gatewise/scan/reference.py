@@ -32,6 +32,7 @@ class Interpreter:
         self.batch = inputs.x.shape[1]
         self.values: list[Value] = [0.0] * len(graph.nodes)
         self.leaves: dict[tuple[str, str], int] = {}
+        self.fed: list[tuple[int, Sequence[Tensor]]] = []
         self.steps: list[Step] = []
         live = closure(graph.nodes, roots)
         for i in live:
@@ -60,14 +61,21 @@ class Interpreter:
             else:
                 self.steps.append((_elementwise(graph, i, inputs.x), node.args, i))
 
+    def feed(self, op: str, key: str, sequence: Tensor) -> None:
+        """Give a leaf its values for all steps, (T, B, size); one that the graph does not have is not needed."""
+        if (op, key) in self.leaves:
+            self.fed.append((self.leaves[op, key], sequence.unbind(0)))
+
     def set(self, op: str, key: str, value: Tensor) -> None:
-        """Give a leaf its value for this step; one that the graph does not have is not needed."""
+        """Give a leaf its value for the next step."""
         if (op, key) in self.leaves:
             self.values[self.leaves[op, key]] = value
 
-    def step(self) -> None:
-        """Compute every value of this step."""
+    def step(self, t: int) -> None:
+        """Compute every value of step t."""
         values = self.values
+        for i, sequence in self.fed:
+            values[i] = sequence[t]
         for run, reads, makes in self.steps:
             values[makes] = run(*[values[i] for i in reads])
 
@@ -122,15 +130,13 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
     """
     outputs = [i for _, i in graph.outputs]
     run = Interpreter(graph, graph, inputs, [*outputs, *keep])
-    gates = _steps_of_gates(graph, inputs)
+    _feed_gates(run, graph, inputs)
     states = list(inputs.states)
     columns: dict[int, list[Tensor]] = {i: [] for i in keep}
     for t in range(inputs.x.shape[0]):
-        for gate, steps in gates.items():
-            run.set("input", gate, steps[t])
         for name, state in zip(graph.states, states, strict=True):
             run.set("state", name, state)
-        run.step()
+        run.step(t)
         states = [run.full(i, inputs.width(graph, i), inputs.x) for i in outputs]
         for i, column in columns.items():
             column.append(run.full(i, inputs.width(graph, i), inputs.x))
@@ -138,9 +144,9 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
     return tuple(states), tuple(stacked[i] for i in keep)
 
 
-def _steps_of_gates(graph: Graph, inputs: Inputs) -> dict[str, tuple[Tensor, ...]]:
-    blocks = inputs.x.split(inputs.hidden_size, 2)
-    return {gate: block.unbind(0) for gate, block in zip(graph.input_gates, blocks, strict=True)}
+def _feed_gates(run: Interpreter, graph: Graph, inputs: Inputs) -> None:
+    for gate, block in zip(graph.input_gates, inputs.x.split(inputs.hidden_size, 2), strict=True):
+        run.feed("input", gate, block)
 
 
 def reverse(
@@ -169,21 +175,18 @@ def reverse(
     columns: dict[tuple[int, ...], list[Tensor]] = {nodes: [] for nodes in widths}
 
     run = Interpreter(graph, plan.graph, inputs, list(plan.outputs.values()))
-    gates = _steps_of_gates(graph, inputs)
-    values = {i: value.unbind(0) for i, value in zip(plan.kept, kept, strict=True)}
-    before = [[s0, *values[i][:-1]] for s0, (_, i) in zip(inputs.states, graph.outputs, strict=True)]
-    seed = f"%{graph.outputs[0][1]}"
+    _feed_gates(run, graph, inputs)
+    values = dict(zip(plan.kept, kept, strict=True))
+    for i, value in values.items():
+        run.feed("saved", f"%{i}", value)
+    run.feed("grad", f"%{graph.outputs[0][1]}", g_output)
+    before = [[s0, *values[i].unbind(0)[:-1]] for s0, (_, i) in zip(inputs.states, graph.outputs, strict=True)]
     carry = list(g_states)
     for t in range(inputs.x.shape[0] - 1, -1, -1):
-        run.set("grad", seed, g_output[t])
-        for gate, steps in gates.items():
-            run.set("input", gate, steps[t])
         for name, state, g in zip(graph.states, before, carry, strict=True):
             run.set("state", name, state[t])
             run.set("grad", name, g)
-        for i, steps in values.items():
-            run.set("saved", f"%{i}", steps[t])
-        run.step()
+        run.step(t)
         carry = [run.full(i, g.shape[1], g) for i, g in zip(states_made, carry, strict=True)]
         for nodes, column in columns.items():
             parts = [run.full(i, widths[nodes], inputs.x) for i in nodes]

@@ -14,6 +14,7 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
 import gatewise
 from gatewise import cells
+from gatewise.scan.stages import draw_masks
 
 DOUBLE = torch.float64
 LAYERS: dict[str, Callable[[], gatewise.Recurrent]] = {
@@ -147,15 +148,18 @@ def test_exported_with_dynamic_time_and_batch(layer: gatewise.Recurrent) -> None
     assert_close(program.module()(x)[0], layer(x)[0], FLOAT64)
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_operators_pass_opcheck(name: str) -> None:
+def test_the_operators_pass_opcheck(name: str, cut: bool) -> None:
     layer = LAYERS[name]()
-    graph = layer.cell
-    hidden = 4
+    graph = gatewise.zoneout(gatewise.recurrent_dropout(layer.cell, 0.3), 0.2) if cut else layer.cell
     states = [torch.randn(2, 2 if s == "P" else 4, dtype=DOUBLE) for s in graph.state_sizes]
-    x = torch.randn(5, 2, len(graph.input_gates) * hidden, dtype=DOUBLE)
-    weights = layer._recurrent_weights("_l0")
-    tensors = [t.detach().requires_grad_() for t in (x, *weights, *states)]
+    x = torch.randn(5, 2, len(graph.input_gates) * 4, dtype=DOUBLE)
+    flags = torch.rand(2, 5, 2) > 0.4 if cut else torch.zeros(2, 0, 0, dtype=torch.bool)
+    initial = torch.randn(sum(s.shape[1] for s in states) if cut else 0, dtype=DOUBLE)
+    masks = draw_masks(graph, 5, 2, {"H": 4, "P": 2}, x)
+    learned = [t.detach().requires_grad_() for t in (x, *layer._recurrent_weights("_l0"), initial, *states)]
+    tensors = [*learned, *flags, *masks]
     torch.library.opcheck(torch.ops.gatewise.scan, (graph.text, True, tensors))
     plain = [t.detach() for t in tensors]
     output, *rest = torch.ops.gatewise.scan(graph.text, True, plain)

@@ -42,7 +42,7 @@ GRU = str(cells.gru)
         (GRU.replace("sigmoid %3", "sigmoid three"), "takes no name"),
         (GRU.replace("input r", "input q"), "unknown 'q', expected one of: r z n"),
         (GRU.replace("const value=1.0", "const value=one"), "line 18"),
-        (GRU.replace("const value=1.0", "const"), "a constant has one value"),
+        (GRU.replace("const value=1.0", "const"), "the parameter 'value' is missing"),
         (GRU.replace("%5 = input z", "%6 = input z"), "line 9: .* expected %5"),
         (GRU.replace("new h %18", "new h %99"), "h is node %99"),
         (GRU.replace("new h %18", "new h %14"), "the new h is a constant"),

@@ -75,7 +75,7 @@ def run_in_torch(name: str, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Ten
     return y.detach(), *(torch.zeros_like(a) if t is None else t for t in g)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", [name for name in OPS if name not in ("mean", "clip_grad")])  # see test_change.py
 def test_value_and_derivative_are_torchs(name: str) -> None:
     ours, theirs = (run(name, *arguments(name)) for run in (run_as_cell, run_in_torch))
     for what, a, b in zip(("value", "derivative by a", "derivative by b"), ours, theirs, strict=True):

@@ -1,8 +1,11 @@
 """gatewise: recurrent layers whose equations you can read, change and watch.
 
 layers            RNN, GRU, LSTM, as torch.nn's, and Recurrent(cell, …) for any cell
+single steps      RNNCell, GRUCell, LSTMCell, as torch.nn's
+replace, restore  swap a model's torch.nn layers for ours, and back
 cells             the built-in cells, as their equations
 cell              the decorator that makes a cell of a function
+changes           recurrent_dropout, zoneout, layer_norm, clip_state_grad: from cell to cell
 Graph, CellError  what a cell becomes, and what is raised where its equations break a rule
 """
 
@@ -12,16 +15,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gatewise import cells, tasks
     from gatewise.graph import CellError, Graph, cell
+    from gatewise.graph.change import clip_state_grad, layer_norm, recurrent_dropout, zoneout
     from gatewise.layers import GRU, LSTM, RNN, Recurrent
+    from gatewise.single_step import GRUCell, LSTMCell, RNNCell
+    from gatewise.swap import replace, restore
 
 __version__ = "0.1.0"
-__all__ = ["GRU", "LSTM", "RNN", "CellError", "Graph", "Recurrent", "cell", "cells", "tasks"]
 
 # Names come when they are first used (PEP 562): importing torch takes longer than `gatewise --help` may.
 _HOME = {
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Recurrent"), "gatewise.layers"),
+    **dict.fromkeys(("GRUCell", "LSTMCell", "RNNCell"), "gatewise.single_step"),
+    **dict.fromkeys(("replace", "restore"), "gatewise.swap"),
     **dict.fromkeys(("CellError", "Graph", "cell"), "gatewise.graph"),
+    **dict.fromkeys(("clip_state_grad", "layer_norm", "recurrent_dropout", "zoneout"), "gatewise.graph.change"),
 }
+__all__ = [
+    "GRU", "LSTM", "RNN", "CellError", "GRUCell", "Graph", "LSTMCell", "RNNCell", "Recurrent", "cell", "cells",
+    "clip_state_grad", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks", "zoneout",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from gatewise.layers import Layer
+    from gatewise.layer import Layer
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
@@ -19,72 +19,130 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
-def check_input(layer: Layer, input: Any) -> tuple[Tensor, bool]:
-    """The input as (T, B, I) or integers (T, B), and whether it came batched.
+def is_features(input: Tensor) -> bool:
+    """Whether the input has features, (…, I); else it is integers, which mean one-hot."""
+    return input.is_floating_point() or input.is_complex() or input.dtype == torch.bool
 
-    Raises: see `Layer.forward`.
+
+def check_input(layer: Layer, input: Any, layout: str) -> bool:
+    """Whether the input came batched.
+
+    Args:
+        layout: the axes of a batch before I: "TB", "BT" (batch first), "B" (one step) or "N" (the data of a packed
+            sequence, all steps in a row). Unbatched input lacks B, integers lack I.
+
+    Raises: see `Layer.forward`. Of torch.nn's cells a wrong dtype is a RuntimeError.
     """
-    name = type(layer).__name__
+    name, weight = type(layer).__name__, layer._weight
     if not isinstance(input, Tensor):
-        packed = " (packed sequences are not supported yet)" if "PackedSequence" in type(input).__name__ else ""
-        raise TypeError(f"{name}: input is a {type(input).__name__}, expected a tensor{packed}")
-    layout = "(B, T, I) with batch_first" if layer.batch_first else "(T, B, I)"
-    if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
-        _check_features(layer, input, layout)
-        batched = input.dim() == 3
-    else:
-        _check_indices(layer, input, layout.replace(", I", ""))
-        batched = input.dim() == 2
-    if input.device != layer.weight_ih_l0.device:
-        raise RuntimeError(f"{name}: input is on {input.device}, the weights are on {layer.weight_ih_l0.device}")
-    if not batched:
-        input = input.unsqueeze(1)
-    elif layer.batch_first:
-        input = input.transpose(0, 1)
-    if input.shape[0] == 0:
-        raise RuntimeError(f"{name}: the sequence has no steps, expected at least one")
-    return input, batched
-
-
-def _check_features(layer: Layer, input: Tensor, layout: str) -> None:
-    name, weight = type(layer).__name__, layer.weight_ih_l0
-    if input.dim() not in (2, 3):
-        raise ValueError(
-            f"{name}: input has shape {tuple(input.shape)}, expected {layout} or unbatched (T, I), "
-            "or integers without I for one-hot"
-        )
-    if input.shape[-1] != layer.input_size:
+        raise TypeError(f"{name}: input is a {type(input).__name__}, expected a tensor or a PackedSequence")
+    if input.layout != torch.strided:
+        raise RuntimeError(f"{name}: input is {input.layout}, expected a dense tensor; convert: input.to_dense()")
+    features = is_features(input)
+    axes = (*layout, "I") if features else tuple(layout)
+    alone = tuple(axis for axis in axes if axis != "B")
+    if input.dim() not in (len(axes), len(alone)):
+        expected = axes_text(axes) + (f" or unbatched {axes_text(alone)}" if alone != axes else "")
+        if features:
+            error, what, why = ValueError, "input", ", or integers without I for one-hot"
+        else:
+            error = RuntimeError if layer.one_step else ValueError
+            what, why = (
+                "integer input",
+                ": integers mean one-hot, without the axis I; numbers as features: input.float()",
+            )
+        raise error(f"{name}: {what} has shape {tuple(input.shape)}, expected {expected}{why}")
+    if features and input.shape[-1] != layer.input_size:
         raise RuntimeError(
             f"{name}: input has shape {tuple(input.shape)}, expected {layer.input_size} = input_size at its end"
         )
     cast = compute_dtype(weight) != weight.dtype and input.is_floating_point()  # autocast will make them the same
-    if input.dtype != weight.dtype and not cast:
+    if features and input.dtype != weight.dtype and not cast:
+        error = RuntimeError if layer.one_step else ValueError
         other = f" or layer.to({input.dtype})" if input.is_floating_point() else ""
-        raise ValueError(
+        raise error(
             f"{name}: input is {input.dtype}, the weights are {weight.dtype}; convert: input.to({weight.dtype}){other}"
         )
-
-
-def _check_indices(layer: Layer, input: Tensor, layout: str) -> None:
-    name = type(layer).__name__
-    if input.dim() not in (1, 2):
-        raise ValueError(
-            f"{name}: integer input has shape {tuple(input.shape)}, expected {layout} or unbatched (T,): integers "
-            "mean one-hot, without the axis I; numbers as features: input.float()"
+    if input.device != weight.device:
+        raise RuntimeError(f"{name}: input is on {input.device}, the weights are on {weight.device}")
+    batched = input.dim() == len(axes)
+    if "T" in layout and input.shape[(axes if batched else alone).index("T")] == 0:
+        raise RuntimeError(
+            f"{name}: input has shape {tuple(input.shape)}, a sequence without steps; expected one or more"
         )
-    # Where values can't be read (compiled, mapped, meta), gathering the rows of weight_ih checks them instead.
-    unread = torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(input) or input.is_meta
-    if input.numel() and not unread:
-        low, high = (int(v) for v in input.long().aminmax())
-        if not 0 <= low <= high < layer.input_size:
-            raise IndexError(
-                f"{name}: integer input lies in [{low}, {high}], expected [0, {layer.input_size - 1}], "
-                f"which input_size = {layer.input_size} allows"
-            )
+    return batched
+
+
+def axes_text(axes: tuple[str, ...]) -> str:
+    """Axes as a shape is written: (T, B, I), (I,)."""
+    return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+
+
+def check_indices(layer: Layer, input: Tensor) -> None:
+    """Raise IndexError unless integers lie in [0, I)."""
+    if is_features(input) or not input.numel() or not _readable(input):
+        return  # where values can't be read, gathering the rows of weight_ih checks them instead
+    low, high = (int(v) for v in input.long().aminmax())
+    if not 0 <= low <= high < layer.input_size:
+        raise IndexError(
+            f"{type(layer).__name__}: integer input lies in [{low}, {high}], expected [0, {layer.input_size - 1}], "
+            f"which input_size = {layer.input_size} allows"
+        )
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Whether a tensor's values can be read here: it is not compiled, mapped or without data."""
+    return not (torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor) or tensor.is_meta)
+
+
+def check_lengths(layer: Layer, lengths: Any, steps: int, batch: int, batched: bool) -> Tensor:
+    """Which steps are within their sequences, (T, B) bool; (0, 0) where lengths is None.
+
+    Raises: see `Layer.forward`.
+    """
+    name, device = type(layer).__name__, layer._weight.device
+    if lengths is None:
+        return torch.zeros(0, 0, dtype=torch.bool, device=device)
+    if not isinstance(lengths, Tensor):
+        raise TypeError(f"{name}: lengths is a {type(lengths).__name__}, expected a tensor of integers, (B,)")
+    if not batched:
+        raise ValueError(f"{name}: lengths with unbatched input, which is one sequence; cut it: input[:length]")
+    if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
+        raise ValueError(f"{name}: lengths is {lengths.dtype}, expected integers; convert: lengths.long()")
+    if tuple(lengths.shape) != (batch,):
+        raise ValueError(f"{name}: lengths has shape {tuple(lengths.shape)}, expected {(batch,)} = (batch,)")
+    if batch and _readable(lengths):
+        low, high = (int(v) for v in lengths.long().aminmax())
+        if not 1 <= low <= high <= steps:
+            raise ValueError(f"{name}: lengths lies in [{low}, {high}], expected [1, {steps}], the input's steps")
+    return torch.arange(steps, device=device).unsqueeze(1) < lengths.to(device)
+
+
+def check_resets(layer: Layer, resets: Any, layout: str, shape: tuple[int, ...]) -> Tensor:
+    """Where sequences are cut, laid out as it came; (0, 0) where resets is None.
+
+    Args:
+        layout: as in `check_input`, without B if the input is unbatched. shape: that of the input, without I.
+
+    Raises: see `Layer.forward`.
+    """
+    name, device = type(layer).__name__, layer._weight.device
+    if resets is None:
+        return torch.zeros(0, 0, dtype=torch.bool, device=device)
+    if not isinstance(resets, Tensor):
+        raise TypeError(f"{name}: resets is a {type(resets).__name__}, expected a tensor of booleans")
+    if resets.dtype != torch.bool:
+        raise ValueError(f"{name}: resets is {resets.dtype}, expected torch.bool; convert: resets.bool()")
+    if tuple(resets.shape) != shape:
+        axes = axes_text(tuple(layout))
+        raise ValueError(f"{name}: resets has shape {tuple(resets.shape)}, expected {shape} = {axes}")
+    if resets.device != device:
+        raise RuntimeError(f"{name}: resets is on {resets.device}, the weights are on {device}")
+    return resets
 
 
 def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tensor, ...]:
-    """The states before the first step, each (L * D, B, size); zeros for None.
+    """The states before the first step, each (L * D, B, size); the layer's initial ones for None.
 
     Raises: see `Layer.forward`.
     """
@@ -98,15 +156,20 @@ def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tens
         what = f"({kinds})" if isinstance(hx, (tuple, list)) else kinds
         wants = f"({', '.join(names)})" if len(names) > 1 else f"one tensor, {names[0]}"
         raise TypeError(f"{name}: hx is {what}, expected {wants}; layer.initial_state(batch) makes one")
-    weight = layer.weight_ih_l0
+    weight = layer._weight
     checked = []
     for label, state, shape in zip(names, states, layer.state_shapes(batch), strict=True):
         of = "hx" if len(names) == 1 else f"hx's {label}"
-        expected = shape if batched else (shape[0], shape[2])
+        size = "hidden_size" if shape[2] == layer.hidden_size else "proj_size"
+        axes = dict(zip(("num_layers * num_directions", "batch", size), shape, strict=True))
+        if not batched:
+            del axes["batch"]
+        if layer.one_step:
+            del axes["num_layers * num_directions"]
+        expected = tuple(axes.values())
         if tuple(state.shape) != expected:
-            size = "hidden_size" if shape[2] == layer.hidden_size else "proj_size"
-            axes = f"num_layers * num_directions, {'batch, ' if batched else ''}{size}"
-            raise RuntimeError(f"{name}: {of} has shape {tuple(state.shape)}, expected {expected} = ({axes})")
+            error = ValueError if layer.one_step and state.dim() not in (1, 2) else RuntimeError
+            raise error(f"{name}: {of} has shape {tuple(state.shape)}, expected {expected} = ({', '.join(axes)})")
         if state.device != weight.device:
             raise RuntimeError(f"{name}: {of} is on {state.device}, the weights are on {weight.device}")
         cast = compute_dtype(weight) != weight.dtype and state.is_floating_point()
@@ -114,5 +177,6 @@ def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tens
             raise RuntimeError(
                 f"{name}: {of} is {state.dtype}, the weights are {weight.dtype}; convert: hx.to({weight.dtype})"
             )
+        state = state.unsqueeze(0) if layer.one_step else state
         checked.append(state if batched else state.unsqueeze(1))
     return tuple(checked)

@@ -1,149 +1,20 @@
 """The layers: RNN, GRU and LSTM, which stand in for torch.nn's, and Recurrent, which takes any cell.
 
-From here it is three hops to the arithmetic: a layer calls `scan` (scan/autograd.py), which calls an
-executor (scan/reference.py), which runs the cell's graph (cells.py) step by step.
+From here it is three hops to the arithmetic: a layer's `forward` (layer.py) calls `scan` (scan/autograd.py), which
+calls an executor (scan/reference.py), which runs the cell's graph (cells.py) step by step.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatewise import cells
-from gatewise.border import check_input, check_states, compute_dtype
 from gatewise.graph.graph import Graph
-from gatewise.scan.autograd import scan
-from gatewise.scan.plan import Inputs
-from gatewise.scan.stages import project
-
-State = Tensor | tuple[Tensor, ...]
-
-
-class Layer(nn.Module):
-    """What every layer does with its parameters: layers of a cell over a sequence, in one or two directions."""
-
-    input_size: int
-    hidden_size: int
-    num_layers: int
-    batch_first: bool
-    dropout: float
-    bidirectional: bool
-    proj_size: int
-    weight_ih_l0: Tensor  # stands for all parameters where dtype and device are asked for
-
-    @property
-    def cell(self) -> Graph:
-        """The cell, as the graph that runs."""
-        raise NotImplementedError
-
-    def forward(self, input: Tensor, hx: State | None = None) -> tuple[Tensor, State]:
-        """Run the layer over a sequence.
-
-        Args:
-            input: (T, B, I), or (B, T, I) with `batch_first`, or unbatched (T, I), in the weights' dtype; or
-                integers (T, B), (B, T) or (T,), which mean one-hot vectors of `input_size` without building them.
-            hx: the state before the first step, as `initial_state(batch)` gives it; zeros if None.
-                Without the batch's axis for unbatched input.
-
-        Returns:
-            output: the last layer's output at each step, laid out as `input`, of size D * `proj_size` (or
-                D * `hidden_size`), where D is 2 if bidirectional, forward direction first.
-            state: after the last step, like hx. For two directions, the reverse one's is that after its
-                own last step, which is the sequence's first.
-
-        Raises:
-            RuntimeError, ValueError: a shape, a dtype or a device does not fit. IndexError: an integer is
-                outside [0, input_size). TypeError: input or hx is no tensor.
-
-        Under autocast all is computed in autocast's dtype, as torch's LSTM and RNN do. The output is kept for
-        backward, so changing it in place raises there.
-        """
-        x, batched = check_input(self, input)
-        states = check_states(self, hx, x.shape[1], batched)
-        dtype = compute_dtype(self.weight_ih_l0)
-        if x.dtype.is_floating_point:
-            x = x.to(dtype)
-        # Autocast has had its say here: within a step it would cast back and forth.
-        with torch.autocast(x.device.type, enabled=False) if dtype != self.weight_ih_l0.dtype else nullcontext():
-            x, finals = self._run_layers(x, tuple(s.to(dtype) for s in states))
-        if not batched:
-            x, finals = x.squeeze(1), tuple(s.squeeze(1) for s in finals)
-        elif self.batch_first:
-            x = x.transpose(0, 1)
-        return x, finals if len(finals) > 1 else finals[0]
-
-    def _run_layers(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """All layers and directions, time-major: the last layer's output, and the final states as hx has them."""
-        finals: list[tuple[Tensor, ...]] = []
-        directions = ("", "_reverse") if self.bidirectional else ("",)
-        dtype = states[0].dtype
-        for layer in range(self.num_layers):
-            outputs = []
-            for direction in directions:
-                k = len(finals)
-                output, final = self._run(x, tuple(s[k] for s in states), f"_l{layer}{direction}", dtype)
-                outputs.append(output)
-                finals.append(final)
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-            if self.dropout and layer < self.num_layers - 1:
-                x = F.dropout(x, self.dropout, self.training)
-        return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
-
-    def _run(
-        self, x: Tensor, states: tuple[Tensor, ...], suffix: str, dtype: torch.dtype
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One layer in one direction, time-major."""
-        # Parameters are read by name, so that functional_call and parametrizations are seen.
-        weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
-        x = project(x, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype))
-        weight_hh, bias_hh, weight_hr, vectors = (w.to(dtype) for w in self._recurrent_weights(suffix))
-        reverse = suffix.endswith("_reverse")
-        inputs = Inputs(x.flip(0) if reverse else x, weight_hh, bias_hh, weight_hr, vectors, states)
-        output, finals = scan(self.cell, inputs)
-        return output.flip(0) if reverse else output, finals
-
-    def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""
-        cell, size = self.cell, self.hidden_size
-        like = self.weight_ih_l0
-        weight_hh = getattr(self, f"weight_hh{suffix}", None)
-        if weight_hh is None:
-            weight_hh = like.new_zeros(0, self._output_size)
-        bias_hh = getattr(self, f"bias_hh{suffix}", None)
-        if bias_hh is None:
-            bias_hh = like.new_zeros(weight_hh.shape[0])
-        elif bias_hh.shape[0] < weight_hh.shape[0]:  # bias="input": only gates that x does not feed have one here
-            blocks, zeros = iter(bias_hh.split(size)), like.new_zeros(size)
-            bias_hh = torch.cat([zeros if g in cell.input_gates else next(blocks) for g in cell.hidden_gates])
-        weight_hr = getattr(self, f"weight_hr{suffix}") if cell.projects_output else like.new_zeros(0, size)
-        vectors = [getattr(self, f"{name}{suffix}") for name in cell.vectors]
-        return weight_hh, bias_hh, weight_hr, torch.stack(vectors) if vectors else like.new_zeros(0, size)
-
-    @property
-    def _output_size(self) -> int:
-        return self.proj_size or self.hidden_size
-
-    def state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
-        """The shape of each state in hx: (L * D, B, `hidden_size` or `proj_size`)."""
-        directions = 2 if self.bidirectional else 1
-        sizes = {"H": self.hidden_size, "P": self._output_size}
-        return [(self.num_layers * directions, batch, sizes[s]) for s in self.cell.state_sizes]
-
-    def initial_state(self, batch: int) -> State:
-        """The zeros that fit as hx for this many sequences.
-
-        Returns: a tensor (L * D, B, size), or a tuple of one for each state, such as (h, c) of an LSTM;
-        on the weights' device and in their dtype.
-        """
-        like = self.weight_ih_l0
-        states = tuple(like.new_zeros(shape) for shape in self.state_shapes(batch))
-        return states if len(states) > 1 else states[0]
+from gatewise.layer import Layer
 
 
 class RNN(Layer, nn.RNNBase):
@@ -155,6 +26,8 @@ class RNN(Layer, nn.RNNBase):
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype: as
             torch.nn.RNN takes them; the parameters' names, shapes and initial values are torch's too.
         nonlinearity: "tanh" or "relu".
+        learn_state: the state from which sequences begin is learned, one for each layer and direction,
+            as the parameters `h_0_l{layer}`, followed by `_reverse` in the second direction; zeros at first.
 
     Raises: ValueError, TypeError: as torch.nn.RNN does.
     """
@@ -171,6 +44,8 @@ class RNN(Layer, nn.RNNBase):
         bidirectional: bool = False,
         device: Any = None,
         dtype: Any = None,
+        *,
+        learn_state: bool = False,
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'")
@@ -179,6 +54,7 @@ class RNN(Layer, nn.RNNBase):
         nn.RNNBase.__init__(
             self, mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
         )
+        self._learn_states(learn_state, device, dtype)
 
     @property
     def cell(self) -> Graph:
@@ -199,11 +75,14 @@ class GRU(Layer, nn.RNNBase):
         reset_after: False gives the GRU of the papers and of textbooks' code from scratch, whose reset gate
             acts on the state before the product, n_t = tanh(W_in x_t + b_in + W_hn (r_t ⊙ h_{t-1}) + b_hn).
             The two are different functions of the same parameters.
+        learn_state: as RNN.
 
     Raises: ValueError, TypeError: as torch.nn.GRU does.
 
     Source: Cho et al. 2014, arXiv 1406.1078 (v3 resets after the product, v1 before it).
     """
+
+    reset_after: bool = True  # of the layers that `gatewise.replace` makes
 
     def __init__(
         self,
@@ -218,7 +97,13 @@ class GRU(Layer, nn.RNNBase):
         dtype: Any = None,
         *,
         reset_after: bool = True,
+        learn_state: bool = False,
+        **wrong: Any,
     ) -> None:
+        if "proj_size" in wrong:
+            raise ValueError("GRU: proj_size is for LSTM only")
+        if wrong:
+            raise TypeError(f"GRU: unexpected argument {next(iter(wrong))!r}")
         nn.RNNBase.__init__(
             self,
             "GRU",
@@ -234,6 +119,7 @@ class GRU(Layer, nn.RNNBase):
             dtype,
         )
         self.reset_after = reset_after
+        self._learn_states(learn_state, device, dtype)
 
     @property
     def cell(self) -> Graph:
@@ -256,6 +142,7 @@ class LSTM(Layer, nn.RNNBase):
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device,
             dtype: as torch.nn.LSTM takes them; the parameters' names, shapes and initial values are torch's too.
+        learn_state: as RNN, and so `c_0_l{layer}` too.
 
     hx and the returned state are pairs (h, c).
 
@@ -276,11 +163,14 @@ class LSTM(Layer, nn.RNNBase):
         proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
+        *,
+        learn_state: bool = False,
     ) -> None:
         nn.RNNBase.__init__(
             self, "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
             device, dtype,
         )  # fmt: skip
+        self._learn_states(learn_state, device, dtype)
 
     @property
     def cell(self) -> Graph:
@@ -303,12 +193,14 @@ class Recurrent(Layer):
         bidirectional: a second set of weights reads the sequence backwards; outputs are concatenated.
         device, dtype: of the parameters.
         proj_size: P, for a cell that uses `.hr`, and for no other.
+        learn_state: the states from which sequences begin are learned, one for each layer and direction.
 
     Parameters, each followed by `_l{layer}` and, in the second direction, `_reverse`; all drawn from
     U(-1/√H, 1/√H), as torch.nn does:
         weight_ih (G*H, I), weight_hh (G*H, P or H): the gates read from x, and those projected from states,
             each stacked in the order of the cell's `gates`.
-        bias_ih, bias_hh (G*H,). weight_hr (P, H), of `.hr`. A learned vector (H,) by its own name.
+        bias_ih, bias_hh (G*H,). weight_hr (P, H), of `.hr`. A learned vector (H,) by its own name, which starts
+        from its default where it has one. With `learn_state`, `{state}_0` (H,) or (P,), zeros at first.
 
     Raises:
         TypeError, ValueError: an argument is of a wrong type, or out of its range.
@@ -328,6 +220,7 @@ class Recurrent(Layer):
         dtype: Any = None,
         *,
         proj_size: int = 0,
+        learn_state: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(cell, Graph):
@@ -360,13 +253,16 @@ class Recurrent(Layer):
         self._cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size
+        self._names: list[list[str]] = []
         for layer in range(num_layers):
-            for suffix in ("", "_reverse") if bidirectional else ("",):
+            for suffix in self._suffixes(layer):
                 size = input_size if layer == 0 else self._output_size * (2 if bidirectional else 1)
-                for name, shape in self._shapes(size).items():
-                    parameter = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-                    self.register_parameter(f"{name}_l{layer}{suffix}", parameter)
+                shapes = {f"{name}{suffix}": shape for name, shape in self._shapes(size).items()}
+                self._names.append(list(shapes))
+                for name, shape in shapes.items():
+                    self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
+        self._learn_states(learn_state, device, dtype)
 
     def _shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
         """The shape of each parameter of one layer and direction."""
@@ -393,11 +289,14 @@ class Recurrent(Layer):
     def flatten_parameters(self) -> None:
         """Does nothing; programs written for torch.nn's layers call it."""
 
-    def reset_parameters(self) -> None:
-        """Draw every parameter from U(-1/√H, 1/√H), as torch.nn does."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters of each layer and direction, as torch.nn's layers list them; learned states are no weights."""
+        return [[getattr(self, name) for name in names] for names in self._names]
+
+    @property
+    def _flat_weights(self) -> list[Tensor]:
+        return [weight for weights in self.all_weights for weight in weights]
 
     def extra_repr(self) -> str:
         words = [self.cell.name, str(self.input_size), str(self.hidden_size)]
@@ -408,6 +307,7 @@ class Recurrent(Layer):
             "dropout": 0.0,
             "bidirectional": False,
             "proj_size": 0,
+            "learn_state": False,
         }
         words += [f"{k}={getattr(self, k)!r}" for k, v in plain.items() if getattr(self, k) != v]
         return ", ".join(words)

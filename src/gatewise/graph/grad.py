@@ -13,7 +13,7 @@ from functools import lru_cache
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Proxy
-from gatewise.graph.rules import is_comparison
+from gatewise.graph.rules import LEAVES, MASKS, is_comparison
 
 
 @lru_cache(maxsize=256)
@@ -24,7 +24,7 @@ def backward(graph: Graph) -> Graph:
 
     - `grad h`: the gradient of the new h that comes from the step after (or, at the last step, from h_n);
     - `grad %7`: the gradient of the layer's output at this step, if node 7 is the first state's new value;
-    - `state h`, `input r`, `saved %7`: values of the forward step.
+    - `state h`, `input r`, `saved %7`, masks: values of the forward step.
 
     Its outputs:
 
@@ -71,7 +71,7 @@ class Differentiation:
             gates, gradients = zip(*sorted(self.projections[i], key=lambda pair: order(pair[0])), strict=True)
             self.give(i, self.builder.add("unproject", gradients, " ".join(gates)))
             self.outputs[f"operand %{i}"] = self.operand(i)
-        if i not in self.gradients or node.op == "const":
+        if i not in self.gradients or node.op == "const" or node.op in MASKS:
             return
         g = self.gradients[i]
         if node.op in ("input", "state", "vector"):
@@ -105,18 +105,18 @@ class Differentiation:
     def _remade_from(self, i: int) -> tuple[int, ...]:
         """What node i is recomputed from; nothing, if it is a leaf or is saved."""
         node = self.graph.nodes[i]
-        # 1 - z and the like: made from one other value by arithmetic, so saving both would waste memory.
-        # A comparison is made again too: what is saved are numbers.
-        made_from = {a for a in node.args if self.graph.nodes[a].op != "const"}
-        arithmetic = node.op in ("add", "sub", "mul", "neg") and len(made_from) == 1
+        # 1 - z, r * h and the like: made by arithmetic from leaves, which are there anyhow, and at most one
+        # other value, so saving both would waste memory. A comparison is made again too: what is saved are numbers.
+        made_from = {a for a in node.args if self.graph.nodes[a].op not in LEAVES}
+        arithmetic = node.op in ("add", "sub", "mul", "neg") and len(made_from) <= 1
         return node.args if arithmetic or is_comparison(node) else ()
 
     def _value(self, i: int) -> Proxy | float:
         node = self.graph.nodes[i]
         if node.op == "const":
             return node.params[0][1]
-        if node.op in ("input", "state", "vector"):
-            return self.builder.add(node.op, key=node.key)
+        if node.op in LEAVES:
+            return self.builder.add(node.op, key=node.key, params=dict(node.params))
         if args := self._remade_from(i):
             return self.builder.add(node.op, [self.values[a] for a in args])
         return self.builder.add("saved", key=f"%{i}")

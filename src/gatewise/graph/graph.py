@@ -10,6 +10,10 @@ earlier nodes that it reads. Besides the element-wise ops of `ops.py` there are 
     const        a number                           unproject  sum over gates of W_hg^T d_g
     project r    W_hr a + b_hr for any a            unoutput   W_hr^T d, of the output projection
     output       W_hr a, torch's output projection
+    sequence_mask m, step_mask m    `scale` with probability `keep`, else 0: drawn for each unit, once a
+                                    sequence or at every step
+
+A mask is random in training only: in evaluation a cell is its `expected` one.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gatewise.graph.rules import CellError, check_cell, check_names, check_node, infer_sizes
+from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, infer_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,18 @@ class Graph:
     def state_sizes(self) -> tuple[str, ...]:
         """Each state's size, "H" or "P", in the order of `states`."""
         return tuple(self.sizes[i] for _, i in self.outputs)
+
+    @cached_property
+    def masks(self) -> tuple[int, ...]:
+        """The nodes of the random masks, in the order in which a layer draws them."""
+        return tuple(i for i, node in enumerate(self.nodes) if node.op in MASKS)
+
+    @cached_property
+    def expected(self) -> Graph:
+        """The cell of evaluation: each random mask is replaced by its expectation, keep * scale."""
+        from gatewise.graph.change import expected
+
+        return expected(self) if self.masks else self
 
     # --- text ------------------------------------------------------------------------------------
 

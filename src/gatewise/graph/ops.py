@@ -1,4 +1,4 @@
-"""The element-wise ops of cells: one row an op.
+"""The ops of cells, element-wise but for one: one row an op.
 
 A row says how torch computes the op and what its derivative is; everything else about an op is derived
 from its row. A row's name is the name of the torch function that a cell writes (`torch.sigmoid`,
@@ -7,6 +7,9 @@ from its row. A row's name is the name of the torch function that a cell writes 
 A derivative is one function an argument, `(g, *args, y, **params)`: g is the gradient of the op's value
 y. It is written in the same operators and torch functions as cells are, so that it can be traced into
 the backward graph, and it agrees with torch's own at kinks and ties.
+
+Two rows are not element-wise functions of torch: `mean` is taken over the units of a sample, and every unit
+gets it; `clip_grad` is the identity, whose derivative is clamped (`gatewise.clip_state_grad`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ Fn = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Op:
-    """One element-wise op.
+    """One op.
 
     name: its torch function's name. run: tensors in, tensor out.
     derivative: for each argument, g times the derivative of y by it (None: it has none).
@@ -138,6 +141,15 @@ _ROWS = (
         torch.where,
         (None, lambda g, c, a, b, y: torch.where(c, g, 0.0), lambda g, c, a, b, y: torch.where(c, 0.0, g)),
         conditions=(0,),
+    ),
+    # over the units of a sample; the gradients that reach its value at each unit all reach each unit
+    Op("mean", lambda a: a.mean(-1, keepdim=True), (lambda g, a, y: torch.mean(g),)),
+    # of gradients alone
+    Op(
+        "clip_grad",
+        lambda a, limit: a,
+        (lambda g, a, y, limit: torch.clamp(g, min=-limit, max=limit),),
+        params={"limit": math.inf},
     ),
     # comparisons
     Op("lt", operator.lt, (None, None), boolean=True, scalars=True),

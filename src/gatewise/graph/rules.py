@@ -10,10 +10,14 @@ from gatewise.graph.ops import OPS
 if TYPE_CHECKING:
     from gatewise.graph.graph import Graph, Node
 
-LEAVES = ("input", "state", "vector", "const", "grad", "saved")
+MASKS = ("sequence_mask", "step_mask")
+LEAVES = ("input", "state", "vector", "const", "grad", "saved", *MASKS)
 PRODUCTS = ("project", "output", "unproject", "unoutput")
 BACKWARD_ONLY = ("grad", "saved", "unproject", "unoutput")
-KEYED = ("input", "state", "vector", "grad", "saved", "project", "unproject")
+KEYED = ("input", "state", "vector", "grad", "saved", "project", "unproject", *MASKS)
+# The numbers that go with a leaf: those it must have, and those it may have.
+LEAF_NUMBERS = {"const": ("value",), **dict.fromkeys(MASKS, ("keep", "scale"))}
+LEAF_OPTIONS = {"vector": ("initial",)}
 OUTPUT_PROJECTION = "hr"  # torch's name for it: weight_hr
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")  # of every layer
 
@@ -78,11 +82,12 @@ def check_node(graph: Graph, i: int, node: Node) -> None:
     given = [name for name, _ in node.params]
     if node.op in LEAVES or node.op in PRODUCTS:
         arity = {"project": 1, "output": 1, "unoutput": 1, "unproject": len(node.key.split())}.get(node.op, 0)
-        allowed: tuple[str, ...] = ("value",) if node.op == "const" else ()
-        if node.op == "const" and given != ["value"]:
-            raise fault("a constant has one value")
+        required = LEAF_NUMBERS.get(node.op, ())
+        allowed: tuple[str, ...] = (*required, *LEAF_OPTIONS.get(node.op, ()))
     elif node.op in OPS:
-        arity, allowed = OPS[node.op].arity, tuple(OPS[node.op].params)
+        row = OPS[node.op]
+        arity, allowed = row.arity, tuple(row.params)
+        required = tuple(name for name, default in row.params.items() if default is not None)
     else:
         raise fault(f"unknown op {node.op!r}, expected one of: {' '.join(OPS)}")
     if len(node.args) != arity:
@@ -91,15 +96,15 @@ def check_node(graph: Graph, i: int, node: Node) -> None:
         raise fault(f"unknown parameter {min(unknown)!r}")
     if len(set(given)) < len(given):
         raise fault("a parameter is given twice")
+    if missing := set(required) - set(given):
+        raise fault(f"the parameter {min(missing)!r} is missing")
+    if node.op in MASKS and not (0 <= dict(node.params)["keep"] <= 1 and is_plain(node.key)):
+        raise fault("a mask has a plain name and a probability, keep, in [0, 1]")
     conditions: tuple[int, ...] = ()
     if node.op in OPS:
-        row = OPS[node.op]
-        conditions = row.conditions
-        required = [name for name, default in row.params.items() if default is not None]
-        if missing := set(required) - set(given):
-            raise fault(f"the parameter {min(missing)!r} is missing")
-        if row.params and not given:
-            raise fault(f"needs one of: {' '.join(row.params)}")
+        conditions = OPS[node.op].conditions
+        if OPS[node.op].params and not given:
+            raise fault(f"needs one of: {' '.join(OPS[node.op].params)}")
     if node.args and all(graph.nodes[a].op == "const" for a in node.args):
         raise fault("reads numbers only; write the number that it makes")
     for k, a in enumerate(node.args):
@@ -125,6 +130,10 @@ def check_cell(graph: Graph) -> None:
             raise CellError(f"{graph.name}: gate {gate!r} is never used; read x.{gate} or project h.{gate}, or drop it")
     for vector in set(graph.vectors) - {node.key for node in graph.nodes if node.op == "vector"}:
         raise CellError(f"{graph.name}: the learned vector {vector!r} is never used; use it or drop the argument")
+    for title, ops in (("vector", ("vector",)), ("mask", MASKS)):
+        keys = [node.key for node in graph.nodes if node.op in ops]
+        if len(set(keys)) < len(keys):
+            raise CellError(f"{graph.name}: a {title} stands there twice with different numbers: {' '.join(keys)}")
     if not graph.input_gates:
         raise CellError(f"{graph.name}: reads nothing from x; read a gate of it, such as x.{(*graph.gates, 'n')[0]}")
     for state, i in graph.outputs:
@@ -135,7 +144,7 @@ def check_cell(graph: Graph) -> None:
     if graph.projects_output and graph.state_sizes[0] != "P":
         raise CellError(f"{graph.name}: .hr makes the layer's output; return what it made as the first state")
     # What layers read of a cell is made now: TorchDynamo can't trace the first use of a cached_property.
-    _ = graph.input_gates, graph.hidden_gates, graph.projects_output, graph.state_sizes
+    _ = graph.input_gates, graph.hidden_gates, graph.projects_output, graph.state_sizes, graph.masks, graph.expected
 
 
 def infer_sizes(graph: Graph) -> tuple[str, ...]:

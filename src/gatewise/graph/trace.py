@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Input, Params, Proxy, apply, operand
-from gatewise.graph.rules import OUTPUT_PROJECTION, CellError, SizeError, check_cell, is_comparison
+from gatewise.graph.rules import MASKS, OUTPUT_PROJECTION, CellError, SizeError, check_cell, is_comparison
 
 Function = Callable[..., Any]
 
@@ -34,7 +34,8 @@ def cell(*, gates: str, name: str | None = None) -> Callable[[Function], Graph]:
     - all the rest is element-wise: + - * / **, comparisons, numbers, and the ops of `gatewise.graph.ops`
       (`torch.sigmoid`, `torch.tanh`, `torch.where` …).
     - `.hr` is torch's output projection W_hr to `proj_size`.
-    - keyword-only arguments are learned vectors of size (H,), such as an LSTM's peepholes.
+    - keyword-only arguments are learned vectors of size (H,), such as an LSTM's peepholes. A default is the
+      number that the vector starts from: `*, gain=1.0`.
     - what is returned are the new states, in the order of the arguments; the first is the layer's output.
     - a cell called with these values, `h, c = lstm(x, h, c)`, is inlined.
 
@@ -120,9 +121,10 @@ def trace(function: Function, gates: tuple[str, ...], name: str | None = None) -
     if not isinstance(function, FunctionType):
         raise CellError(f"a cell is a Python function, got {type(function).__name__}; write def gru(x, h): …")
     builder = CellBuilder(name or function.__name__, gates, inspect.unwrap(function).__code__)
-    states, vectors = _signature(function, builder)
+    states, starts = _signature(function, builder)
+    vectors = tuple(starts)
     values = [builder.add("state", key=state) for state in states]
-    learned = {vector: builder.add("vector", key=vector) for vector in vectors}
+    learned = {vector: builder.add("vector", key=vector, params=starts[vector]) for vector in vectors}
 
     made, local, line = _call(function, builder, [Input(builder, -1), *values], learned)
 
@@ -156,22 +158,26 @@ def _message(error: CellError, name: str) -> str:
     return str(error).removeprefix(f"{name}: ")
 
 
-def _signature(function: FunctionType, builder: CellBuilder) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the states and of the learned vectors, from the function's arguments."""
+def _signature(function: FunctionType, builder: CellBuilder) -> tuple[tuple[str, ...], dict[str, dict[str, float]]]:
+    """The states' names and those of the learned vectors with their initial values, from the function's arguments."""
     states: list[str] = []
-    vectors: list[str] = []
+    vectors: dict[str, dict[str, float]] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            vectors.append(parameter.name)
+            vectors[parameter.name] = {}
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            if type(parameter.default) not in (int, float):
+                builder.fault(f"argument {parameter}: a vector's default is the number that it starts from")
+            vectors[parameter.name] = {"initial": float(parameter.default)}
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             builder.fault(f"{parameter} in a cell's arguments; name each state, and each vector after a *")
         elif parameter.default is not parameter.empty:
-            builder.fault(f"argument {parameter}: a state or a vector has no default; drop it")
+            builder.fault(f"argument {parameter}: a state has no default; drop it, or write a vector after a *")
         else:
             states.append(parameter.name)
     if len(states) < 2:
         builder.fault(f"takes {len(states)} arguments, expected the input and at least one state: def cell(x, h)")
-    return tuple(states[1:]), tuple(vectors)
+    return tuple(states[1:]), vectors
 
 
 def _call(
@@ -230,7 +236,7 @@ def _names(builder: CellBuilder, outputs: Sequence[tuple[str, int]], local: dict
     values = {k: v for k, v in local.items() if isinstance(v, Proxy) and not isinstance(v, Input)}
     found = [(k, v._index) for k, v in values.items() if v._builder is builder]  # not what an enclosing scope kept
     for name, index in (*found, *builder.inlined):
-        if builder.nodes[index].op not in ("state", "vector", "const"):
+        if builder.nodes[index].op not in ("state", "vector", "const", *MASKS):
             names.setdefault(name, index)
     return list(names.items())
 
@@ -264,8 +270,8 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
             values.append(builder.attribute(args[0], node.key))
         elif node.op == "output":
             values.append(builder.attribute(args[0], OUTPUT_PROJECTION))
-        elif node.op == "const":
-            values.append(builder.add("const", params=dict(node.params)))
+        elif node.op == "const" or node.op in MASKS:
+            values.append(builder.add(node.op, key=node.key, params=dict(node.params)))
         else:
             values.append(apply(builder, node.op, args, dict(node.params)))
     for name, i in graph.names:

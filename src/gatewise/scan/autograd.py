@@ -18,10 +18,11 @@ from torch import Tensor
 
 from gatewise.graph.graph import Graph
 from gatewise.scan import reference
-from gatewise.scan.plan import Gradients, Inputs, backward_plan
+from gatewise.scan.plan import WEIGHTS, Gradients, Inputs, backward_plan
 from gatewise.scan.stages import finish
 
-WEIGHTS = 5  # of a scan's flat tensors (x, weight_hh, bias_hh, weight_hr, vectors, *states), the first state's place
+# A scan takes `Inputs.flat()`: x, the weights, the states, which are differentiable; resets, active and masks, not.
+STATES = 1 + WEIGHTS  # the first state's place
 
 
 def scan(graph: Graph, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -32,6 +33,7 @@ def scan(graph: Graph, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
 
     Returns:
         The output, which is the first state after each step, (T, B, size), and each state after the last.
+        Where a step is not active, the output is 0.
     """
     tensors = inputs.flat()
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -41,7 +43,10 @@ def scan(graph: Graph, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
         made = Scan.apply(graph, *tensors)
     else:
         made = run_forward(graph, False, tensors)
-    return made[0], tuple(made[1 : 1 + len(graph.states)])
+    output = made[0]
+    if inputs.active.shape[0]:
+        output = torch.where(inputs.active.unsqueeze(2), output, torch.zeros_like(output))
+    return output, tuple(made[1 : 1 + len(graph.states)])
 
 
 def _dual() -> bool:
@@ -56,9 +61,9 @@ def _dual() -> bool:
 
 
 def run_forward(graph: Graph, keep: bool, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """(x, weight_hh, bias_hh, weight_hr, vectors, *states) -> (output, *states, *what backward needs if `keep`)."""
+    """`Inputs`, flat -> (output, *states, *what backward needs if `keep`)."""
     kept = backward_plan(graph).kept if keep else (graph.outputs[0][1],)  # the first is the output in both
-    states, (output, *rest) = reference.forward(graph, _inputs(tensors), kept)
+    states, (output, *rest) = reference.forward(graph, Inputs.of(graph, tensors), kept)
     return _distinct(tensors, (output, *states, *rest))
 
 
@@ -66,26 +71,14 @@ def run_backward(
     graph: Graph, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Forward's inputs, its output with what it kept, and the gradients of (output, *states) -> `Gradients`, flat."""
-    made = reference.reverse(graph, _inputs(tensors), kept, g[0], g[1:])
-    flat = (made.x, *made.states, *made.vectors, *made.made, *made.read)
-    return _distinct((*tensors, *kept, *g), flat)
+    made = reference.reverse(graph, Inputs.of(graph, tensors), kept, g[0], g[1:])
+    return _distinct((*tensors, *kept, *g), made.flat())
 
 
-def _inputs(tensors: Sequence[Tensor]) -> Inputs:
-    x, weight_hh, bias_hh, weight_hr, vectors, *states = tensors
-    return Inputs(x, weight_hh, bias_hh, weight_hr, vectors, tuple(states))
-
-
-def _gradients(graph: Graph, flat: Sequence[Tensor]) -> Gradients:
-    rest = iter(flat)
-    operands = range(len(backward_plan(graph).operands))
-    return Gradients(
-        x=next(rest),
-        states=tuple(next(rest) for _ in graph.states),
-        vectors=tuple(next(rest) for _ in graph.vectors),
-        made=tuple(next(rest) for _ in operands),
-        read=tuple(next(rest) for _ in operands),
-    )
+def _batch_axes(graph: Graph) -> list[int | None]:
+    """Where each of a scan's flat tensors has its batch; None for a weight."""
+    masks = [1 if graph.nodes[i].op == "step_mask" else 0 for i in graph.masks]
+    return [1, *(None,) * WEIGHTS, *(0,) * len(graph.states), 1, 1, *masks]
 
 
 def _distinct(inputs: Sequence[Tensor], made: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -105,9 +98,16 @@ def _input_gradients(
     graph: Graph, tensors: Sequence[Tensor], flat: Sequence[Tensor], weights: bool
 ) -> tuple[Tensor | None, ...]:
     """The gradients of a scan's flat tensors, from what the backward scan made."""
-    gradients = _gradients(graph, flat)
-    products = finish(graph, _inputs(tensors), gradients) if weights else (None,) * (WEIGHTS - 1)
-    return (gradients.x, *products, *gradients.states)
+    gradients = Gradients.of(graph, flat)
+    products = finish(graph, Inputs.of(graph, tensors), gradients) if weights else (None,) * WEIGHTS
+    made = (gradients.x, *products, *gradients.states)
+    return (*made, *(None,) * (len(tensors) - len(made)))
+
+
+def _given(graph: Graph, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor | None]) -> list[Tensor]:
+    """The gradients of (output, *states), zeros where there is none."""
+    states = len(graph.states)
+    return _zeros_for_none(g[: 1 + states], (kept[0], *tensors[STATES : STATES + states]))
 
 
 def _zeros_for_none(g: Sequence[Tensor | None], likes: Sequence[Tensor]) -> list[Tensor]:
@@ -118,7 +118,7 @@ def _zeros_for_none(g: Sequence[Tensor | None], likes: Sequence[Tensor]) -> list
 
 
 class Scan(torch.autograd.Function):
-    """(graph, x, weight_hh, bias_hh, weight_hr, vectors, *states) -> (output, *states, *kept).
+    """(graph, *inputs) -> (output, *states, *kept).
 
     What is kept for backward (`backward_plan(graph).kept`, whose first is the output) is among the outputs
     only because `setup_context` can't see anything else.
@@ -142,29 +142,29 @@ class Scan(torch.autograd.Function):
     def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
         graph, saved = ctx.graph, ctx.saved_tensors  # read once: each reading unpacks anew (checkpointing)
         tensors, kept = saved[: ctx.count], saved[ctx.count :]
-        given = _zeros_for_none(g[: 1 + len(graph.states)], (kept[0], *tensors[WEIGHTS:]))
+        given = _given(graph, tensors, kept, g)
         flat = ScanBackward.apply(graph, ctx.count, len(given), *tensors, *kept, *given)
-        return (None, *_input_gradients(graph, tensors, flat, any(ctx.needs_input_grad[2 : 1 + WEIGHTS])))
+        return (None, *_input_gradients(graph, tensors, flat, any(ctx.needs_input_grad[2 : 1 + STATES])))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        primals = ctx.saved_tensors
-        given = tuple(_zeros_for_none(tangents, primals))
-        made = torch.func.jvp(lambda *tensors: run_forward(ctx.graph, False, tensors), primals, given)[1]
+        end = STATES + len(ctx.graph.states)
+        primals, fixed = ctx.saved_tensors[:end], ctx.saved_tensors[end:]
+        given = tuple(_zeros_for_none(tangents[:end], primals))
+        made = torch.func.jvp(lambda *tensors: run_forward(ctx.graph, False, (*tensors, *fixed)), primals, given)[1]
         return (*made, *(None,) * (ctx.made - len(made)))
 
     @staticmethod
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], graph: Graph, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        states = len(graph.states)
-        batch_axes = [1, *(None,) * (WEIGHTS - 1), *(0,) * states]
-        made_axes = [1, *(0,) * states] + [1] * (len(backward_plan(graph).kept) - 1)
-        return _fold(info.batch_size, in_dims[1:], tensors, batch_axes, made_axes, lambda *t: Scan.apply(graph, *t))
+        made_axes = [1, *(0,) * len(graph.states)] + [1] * (len(backward_plan(graph).kept) - 1)
+        axes = _batch_axes(graph)
+        return _fold(info.batch_size, in_dims[1:], tensors, axes, made_axes, lambda *t: Scan.apply(graph, *t))
 
 
 class ScanBackward(torch.autograd.Function):
-    """(graph, counts, *inputs, *kept, *g) -> the tensors of `Gradients`; differentiable, by the reference."""
+    """(graph, counts, *inputs, *kept, *g) -> `Gradients`, flat; differentiable, by the reference."""
 
     @staticmethod
     def forward(graph: Graph, count: int, g: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -180,25 +180,30 @@ class ScanBackward(torch.autograd.Function):
         ctx.save_for_forward(*used)
 
     @staticmethod
-    def _whole(graph: Graph, count: int) -> Callable[..., tuple[Tensor, ...]]:
-        """Forward and backward as one differentiable function of the inputs and of the gradients."""
+    def _whole(ctx: Any) -> tuple[Callable[..., tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        """Forward and backward as one differentiable function of the inputs and of the gradients; and these."""
+        graph, end = ctx.graph, STATES + len(ctx.graph.states)
+        saved = ctx.saved_tensors
+        fixed = saved[end : ctx.count]
 
         def whole(*tensors: Tensor) -> tuple[Tensor, ...]:
-            output, *rest = run_forward(graph, True, tensors[:count])
-            return run_backward(graph, tensors[:count], (output, *rest[len(graph.states) :]), tensors[count:])
+            inputs = (*tensors[:end], *fixed)
+            output, *rest = run_forward(graph, True, inputs)
+            return run_backward(graph, inputs, (output, *rest[len(graph.states) :]), tensors[end:])
 
-        return whole
+        return whole, (*saved[:end], *saved[ctx.count :])
 
     @staticmethod
     def backward(ctx: Any, *gg: Tensor) -> tuple[Tensor | None, ...]:
-        made = torch.func.vjp(ScanBackward._whole(ctx.graph, ctx.count), *ctx.saved_tensors)[1](gg)
-        return (None, None, None, *made[: ctx.count], *(None,) * ctx.kept, *made[ctx.count :])
+        whole, primals = ScanBackward._whole(ctx)
+        made = torch.func.vjp(whole, *primals)[1](gg)
+        end = len(primals) - ctx.g
+        return (None, None, None, *made[:end], *(None,) * (ctx.count - end + ctx.kept), *made[end:])
 
     @staticmethod
     def jvp(ctx: Any, _graph: None, _count: None, _g: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
-        given = (*tangents[: ctx.count], *tangents[ctx.count + ctx.kept :])
-        primals = ctx.saved_tensors
-        whole = ScanBackward._whole(ctx.graph, ctx.count)
+        whole, primals = ScanBackward._whole(ctx)
+        given = (*tangents[: len(primals) - ctx.g], *tangents[ctx.count + ctx.kept :])
         made: tuple[Tensor, ...] = torch.func.jvp(whole, primals, tuple(_zeros_for_none(given, primals)))[1]
         return made
 
@@ -207,9 +212,9 @@ class ScanBackward(torch.autograd.Function):
         info: Any, in_dims: tuple[int | None, ...], graph: Graph, count: int, g: int, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         states, kept = len(graph.states), len(tensors) - count - g
-        batch_axes = [1, *(None,) * (WEIGHTS - 1), *(0,) * states] + [1] * kept + [1, *(0,) * states]
+        batch_axes = [*_batch_axes(graph), *(1,) * kept, 1, *(0,) * states]
         operands = len(backward_plan(graph).operands)
-        made_axes = [1, *(0,) * states] + [1] * (len(graph.vectors) + 2 * operands)
+        made_axes = [1, *(0,) * states, 0] + [1] * (len(graph.vectors) + 2 * operands)
 
         def run(*t: Tensor) -> tuple[Tensor, ...]:
             made: tuple[Tensor, ...] = ScanBackward.apply(graph, count, g, *t)
@@ -267,7 +272,8 @@ def scan_backward_op(graph: str, tensors: list[Tensor], kept: list[Tensor], g: l
 
 @scan_op.register_fake
 def _(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
-    cell, inputs = _graph_of(graph), _inputs(tensors)
+    cell = _graph_of(graph)
+    inputs = Inputs.of(cell, tensors)
     kept = backward_plan(cell).kept if keep else (cell.outputs[0][1],)
     steps = [inputs.x.new_empty(*inputs.x.shape[:2], inputs.width(cell, i)) for i in kept]
     return [steps[0], *(s.new_empty(s.shape) for s in inputs.states), *steps[1:]]
@@ -275,7 +281,8 @@ def _(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
 
 @scan_backward_op.register_fake
 def _(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
-    cell, inputs = _graph_of(graph), _inputs(tensors)
+    cell = _graph_of(graph)
+    inputs = Inputs.of(cell, tensors)
     time_batch, hidden, projected = inputs.x.shape[:2], inputs.hidden_size, inputs.projected_size
     operands = backward_plan(cell).operands
     made = [len(o.gates) * hidden if o.gates else projected for o in operands]
@@ -284,6 +291,7 @@ def _(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) ->
     return [
         inputs.x.new_empty(inputs.x.shape),
         *(s.new_empty(s.shape) for s in inputs.states),
+        inputs.x.new_empty(inputs.x.shape[1], inputs.initial.shape[0]),
         *(inputs.x.new_empty(*time_batch, width) for width in widths),
     ]
 
@@ -298,7 +306,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 def _backward(ctx: Any, g: list[Tensor | None]) -> tuple[Any, ...]:
     graph, saved = _graph_of(ctx.graph), ctx.saved_tensors
     tensors, kept = saved[: ctx.count], saved[ctx.count :]
-    given = _zeros_for_none(g[: 1 + len(graph.states)], (kept[0], *tensors[WEIGHTS:]))
+    given = _given(graph, tensors, kept, g)
     flat = torch.ops.gatewise.scan_backward(ctx.graph, list(tensors), list(kept), given)
     return None, None, list(_input_gradients(graph, tensors, flat, True))
 

@@ -13,15 +13,23 @@ from torch import Tensor
 from gatewise.graph.grad import backward
 from gatewise.graph.graph import Graph, walk
 
+WEIGHTS = 5  # of `Inputs`, after x: what all samples share, and what is learned
+
 
 class Inputs(NamedTuple):
     """What a scan reads. T steps, B batch, H hidden, P projected size (H without a projection), G gates.
+
+    Each step t of a sample does `state = initial where resets[t]`, then the cell's equations, whose new states are
+    taken where `active[t]`; elsewhere the states stay as they were, and no gradient leaves the step but theirs.
 
     x: (T, B, G*H), the input's projections, biases included, in the order of `graph.input_gates`.
     weight_hh: (G*H, P), bias_hh: (G*H,), in the order of `graph.hidden_gates`.
     weight_hr: (P, H); (0, H) for a cell without `.hr`.
     vectors: (V, H), the learned vectors in the order of `graph.vectors`.
+    initial: (H + … ,), each state's value after a reset, in a row; (0,) without resets.
     states: the states before the first step, (B, H) or (B, P) each, in the order of `graph.states`.
+    resets, active: (T, B) bool; (0, 0) where there are none, and all steps are active.
+    masks: the random masks in the order of `graph.masks`, (T, B, H or P) or, of a sequence, (B, H or P).
     """
 
     x: Tensor
@@ -29,7 +37,11 @@ class Inputs(NamedTuple):
     bias_hh: Tensor
     weight_hr: Tensor
     vectors: Tensor
+    initial: Tensor
     states: tuple[Tensor, ...]
+    resets: Tensor
+    active: Tensor
+    masks: tuple[Tensor, ...]
 
     @property
     def hidden_size(self) -> int:
@@ -45,13 +57,22 @@ class Inputs(NamedTuple):
 
     def flat(self) -> tuple[Tensor, ...]:
         """The tensors in a row, as autograd and operators take them."""
-        return (self.x, self.weight_hh, self.bias_hh, self.weight_hr, self.vectors, *self.states)
+        weights = (self.weight_hh, self.bias_hh, self.weight_hr, self.vectors, self.initial)
+        return (self.x, *weights, *self.states, self.resets, self.active, *self.masks)
+
+    @staticmethod
+    def of(graph: Graph, tensors: Sequence[Tensor]) -> Inputs:
+        """The inverse of `flat`."""
+        x, weight_hh, bias_hh, weight_hr, vectors, initial, *rest = tensors
+        states, (resets, active, *masks) = rest[: len(graph.states)], rest[len(graph.states) :]
+        return Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, tuple(states), resets, active, tuple(masks))
 
 
 class Gradients(NamedTuple):
     """What a backward scan makes; `finish` in stages.py makes the weights' gradients of it.
 
     x: (T, B, G*H). states: the gradients of the states before the first step.
+    initial: what each sample gives to that of the states after a reset, (B, H + …) or (B, 0).
     vectors: for each learned vector its gradient at each step, (T, B, H).
     made, read: for each operand of `backward_plan(graph).operands`, the gradient of what its projections
     made, (T, B, G*H) or (T, B, P), and the values that they read, (T, B, P) or (T, B, H).
@@ -59,9 +80,28 @@ class Gradients(NamedTuple):
 
     x: Tensor
     states: tuple[Tensor, ...]
+    initial: Tensor
     vectors: tuple[Tensor, ...]
     made: tuple[Tensor, ...]
     read: tuple[Tensor, ...]
+
+    def flat(self) -> tuple[Tensor, ...]:
+        """The tensors in a row, as autograd and operators take them."""
+        return (self.x, *self.states, self.initial, *self.vectors, *self.made, *self.read)
+
+    @staticmethod
+    def of(graph: Graph, tensors: Sequence[Tensor]) -> Gradients:
+        """The inverse of `flat`."""
+        rest = iter(tensors)
+        operands = range(len(backward_plan(graph).operands))
+        return Gradients(
+            x=next(rest),
+            states=tuple(next(rest) for _ in graph.states),
+            initial=next(rest),
+            vectors=tuple(next(rest) for _ in graph.vectors),
+            made=tuple(next(rest) for _ in operands),
+            read=tuple(next(rest) for _ in operands),
+        )
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ class Interpreter:
                 self.values[i] = node.params[0][1]
             elif node.op == "vector":
                 self.values[i] = inputs.vectors[cell.vectors.index(node.key)]
+            elif node.op == "sequence_mask":
+                self.values[i] = _mask(cell, inputs, node.key)
+            elif node.op == "step_mask":
+                self.fed.append((i, _mask(cell, inputs, node.key).unbind(0)))
             elif node.op in ("input", "state", "grad", "saved"):
                 self.leaves[node.op, node.key] = i
             elif node.op == "project":
@@ -83,6 +87,20 @@ class Interpreter:
         """A node's value as (B, width); a constant gets the dtype and the device of `like`."""
         value = self.values[node]
         return _full(value if isinstance(value, Tensor) else like.new_tensor(value), self.batch, width)
+
+
+def _mask(cell: Graph, inputs: Inputs, key: str) -> Tensor:
+    return inputs.masks[[cell.nodes[i].key for i in cell.masks].index(key)]
+
+
+def _reset(inputs: Inputs, resets: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+    """The states before a step, with the initial ones where it begins a new sequence; resets: (B, 1)."""
+    initial = inputs.initial.split([s.shape[1] for s in states])
+    return [torch.where(resets, fresh, state) for fresh, state in zip(initial, states, strict=True)]
+
+
+def _where(mask: Tensor, values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.where(mask, a, b) for a, b in zip(values, others, strict=True)]
 
 
 def _full(value: Tensor, batch: int, width: int) -> Tensor:
@@ -132,14 +150,20 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
     run = Interpreter(graph, graph, inputs, [*outputs, *keep])
     _feed_gates(run, graph, inputs)
     states = list(inputs.states)
+    resets, active = inputs.resets.unsqueeze(2).unbind(0), inputs.active.unsqueeze(2).unbind(0)
     columns: dict[int, list[Tensor]] = {i: [] for i in keep}
     for t in range(inputs.x.shape[0]):
+        if resets:
+            states = _reset(inputs, resets[t], states)
         for name, state in zip(graph.states, states, strict=True):
             run.set("state", name, state)
         run.step(t)
-        states = [run.full(i, inputs.width(graph, i), inputs.x) for i in outputs]
+        made = [run.full(i, inputs.width(graph, i), inputs.x) for i in outputs]
+        states = _where(active[t], made, states) if active else made
         for i, column in columns.items():
-            column.append(run.full(i, inputs.width(graph, i), inputs.x))
+            # What is kept of a new state is what the next step reads.
+            kept = states[outputs.index(i)] if i in outputs else run.full(i, inputs.width(graph, i), inputs.x)
+            column.append(kept)
     stacked = {i: torch.stack(columns.pop(i)) for i in list(columns)}  # the steps of one are freed before the next
     return tuple(states), tuple(stacked[i] for i in keep)
 
@@ -157,7 +181,7 @@ def reverse(
     Args:
         graph: the cell. inputs: what forward read.
         kept: what forward made of `backward_plan(graph).kept`, (T, B, size) each.
-        g_output: the gradient of the first state at each step, (T, B, size).
+        g_output: the gradient of the first state at each step, (T, B, size); 0 where `active` is not.
         g_states: the gradients of the states after the last step.
     """
     plan = backward_plan(graph)
@@ -181,21 +205,34 @@ def reverse(
         run.feed("saved", f"%{i}", value)
     run.feed("grad", f"%{graph.outputs[0][1]}", g_output)
     before = [[s0, *values[i].unbind(0)[:-1]] for s0, (_, i) in zip(inputs.states, graph.outputs, strict=True)]
+    resets, active = inputs.resets.unsqueeze(2).unbind(0), inputs.active.unsqueeze(2).unbind(0)
     carry = list(g_states)
+    g_initial = inputs.x.new_zeros(run.batch, inputs.initial.shape[0])
     for t in range(inputs.x.shape[0] - 1, -1, -1):
-        for name, state, g in zip(graph.states, before, carry, strict=True):
-            run.set("state", name, state[t])
+        states = [state[t] for state in before]
+        if resets:
+            states = _reset(inputs, resets[t], states)
+        for name, state, g in zip(graph.states, states, carry, strict=True):
+            run.set("state", name, state)
             run.set("grad", name, g)
         run.step(t)
-        carry = [run.full(i, g.shape[1], g) for i, g in zip(states_made, carry, strict=True)]
+        made = [run.full(i, g.shape[1], g) for i, g in zip(states_made, carry, strict=True)]
+        carry = _where(active[t], made, carry) if active else made
+        if resets:
+            zeros = [torch.zeros_like(g) for g in carry]
+            g_initial = g_initial + torch.cat(_where(resets[t], carry, zeros), 1)
+            carry = _where(resets[t], zeros, carry)
         for nodes, column in columns.items():
             parts = [run.full(i, widths[nodes], inputs.x) for i in nodes]
             column.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
     stacked = {nodes: torch.stack(columns.pop(nodes)[::-1]) for nodes in list(columns)}
+    if active:  # a step that was not taken may have made anything, NaN among it
+        stacked = {n: torch.where(inputs.active.unsqueeze(2), s, torch.zeros_like(s)) for n, s in stacked.items()}
     return Gradients(
         x=stacked[inputs_made],
         states=tuple(carry),
+        initial=g_initial,
         vectors=tuple(stacked[v,] for v in vectors_made),
         made=tuple(stacked[operand.gradients] for operand in plan.operands),
         read=tuple(stacked[operand.value,] for operand in plan.operands),

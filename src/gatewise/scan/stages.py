@@ -1,12 +1,13 @@
 """The three stages of running a cell over a sequence.
 
-project   all x.* of all steps in one product            here
+project   all x.* of all steps in one product            here, and the random masks
 scan      the T steps, one after the other               an executor, by way of autograd.py
 finish    the weights' gradients, over many steps each   here, called in backward
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,8 +33,24 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return columns if bias is None else columns + bias
 
 
-def finish(graph: Graph, inputs: Inputs, gradients: Gradients) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of weight_hh, bias_hh, weight_hr and vectors: one product an operand, over all steps."""
+def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], like: Tensor) -> tuple[Tensor, ...]:
+    """The random masks of one layer and direction, by torch's generator, in the order of `graph.masks`.
+
+    Args:
+        graph: the cell. steps: T. batch: B. sizes: H and P. like: gives dtype and device.
+    """
+    masks = []
+    for i in graph.masks:
+        node, width = graph.nodes[i], sizes[graph.sizes[i]]
+        shape = (steps, batch, width) if node.op == "step_mask" else (batch, width)
+        numbers = dict(node.params)
+        drawn = torch.bernoulli(like.new_empty(shape), numbers["keep"])  # not in place, which vmap refuses
+        masks.append(drawn * numbers["scale"])
+    return tuple(masks)
+
+
+def finish(graph: Graph, inputs: Inputs, gradients: Gradients) -> tuple[Tensor, ...]:
+    """The gradients of weight_hh, bias_hh, weight_hr, vectors and initial: one product an operand, over all steps."""
     size = inputs.hidden_size
     weights: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
     biases: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
@@ -50,7 +67,8 @@ def finish(graph: Graph, inputs: Inputs, gradients: Gradients) -> tuple[Tensor, 
     weight_hh = _stack([sum(parts) for parts in weights.values()], inputs.weight_hh)
     bias_hh = _stack([sum(parts) for parts in biases.values()], inputs.bias_hh)
     vectors = [v.sum((0, 1)) for v in gradients.vectors]
-    return weight_hh, bias_hh, weight_hr, torch.stack(vectors) if vectors else torch.zeros_like(inputs.vectors)
+    stacked = torch.stack(vectors) if vectors else torch.zeros_like(inputs.vectors)
+    return weight_hh, bias_hh, weight_hr, stacked, gradients.initial.sum(0)
 
 
 def _stack(blocks: list[Any], like: Tensor) -> Tensor:

@@ -1,0 +1,288 @@
+"""What every layer does: layers of a cell over a sequence, in one or two directions, from the parameters by name.
+
+From here it is two hops to the arithmetic: a layer calls `scan` (scan/autograd.py), which calls an executor
+(scan/reference.py), which runs the cell's graph (cells.py) step by step.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from gatewise.border import check_indices, check_input, check_lengths, check_resets, check_states, compute_dtype
+from gatewise.graph.graph import Graph, walk
+from gatewise.scan.autograd import scan
+from gatewise.scan.plan import Inputs
+from gatewise.scan.stages import draw_masks, project
+
+State = Tensor | tuple[Tensor, ...]
+
+
+def _time_major(tensor: Tensor, layout: str) -> Tensor:
+    """(T, B, …) of what has the axes "TB", "BT", "T", "B" or none before its others."""
+    if layout == "BT":
+        return tensor.transpose(0, 1)
+    if layout == "TB":
+        return tensor
+    if layout == "T":
+        return tensor.unsqueeze(1)
+    return tensor.unsqueeze(0) if layout == "B" else tensor.unsqueeze(0).unsqueeze(0)
+
+
+class Layer(nn.Module):
+    """What every layer does with its parameters."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
+    learn_state: bool = False
+    one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers
+
+    @property
+    def cell(self) -> Graph:
+        """The cell, as the graph that runs; in evaluation `cell.expected` does."""
+        raise NotImplementedError
+
+    @property
+    def _weight(self) -> Tensor:
+        """The parameter that stands for all where dtype and device are asked for."""
+        weight: Tensor = self.weight_ih_l0
+        return weight
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: State | None = None,
+        *,
+        lengths: Tensor | None = None,
+        resets: Tensor | None = None,
+    ) -> tuple[Any, State]:
+        """Run the layer over a sequence.
+
+        Args:
+            input: (T, B, I), or (B, T, I) with `batch_first`, or unbatched (T, I), in the weights' dtype; or
+                integers (T, B), (B, T) or (T,), which mean one-hot vectors of `input_size` without building them;
+                or a PackedSequence of either.
+            hx: the state before the first step, as `initial_state(batch)` gives it, which is what None means.
+                Without the batch's axis for unbatched input; in the order of the unsorted batch for packed input.
+            lengths: (B,) integers from 1 to T, in any order, on any device: how many steps of each sample are its
+                sequence. Beyond them the input is not looked at and the output is 0; the final states are those
+                at the end, where the reverse direction begins. Values on a GPU are read there, which waits for it.
+            resets: booleans, laid out as input, (T, B), (B, T) or (T,): where true, sample b's sequence is cut
+                between t-1 and t, as if the pieces were run on their own. The state becomes `initial_state`'s,
+                and never hx, which is the state before the first piece; so a reset at t = 0 discards hx. The
+                reverse direction is cut at the same place: its hx is the state before the last piece.
+
+        Returns:
+            output: the last layer's output at each step, laid out as `input` (packed, if that is), of size
+                D * `proj_size` (or D * `hidden_size`), where D is 2 if bidirectional, forward direction first.
+            state: after the last step, like hx. For two directions, the reverse one's is that after its
+                own last step, which is the sequence's first.
+
+        Raises:
+            RuntimeError, ValueError: a shape, a dtype or a device does not fit. IndexError: an integer is
+                outside [0, input_size). TypeError: an argument is no tensor.
+
+        Under autocast all is computed in autocast's dtype, as torch's LSTM and RNN do. The output is kept for
+        backward, so changing it in place raises there.
+        """
+        if not isinstance(input, PackedSequence):
+            return self._forward(input, hx, lengths, resets, "BT" if self.batch_first else "TB")
+        if lengths is not None:
+            raise ValueError(f"{type(self).__name__}: lengths with a packed input, which brings its own; drop one")
+        check_input(self, input.data, "N")
+        layout = "BT" if self.batch_first else "TB"
+        padded, lengths = pad_packed_sequence(input, batch_first=self.batch_first)
+        output, state = self._forward(padded, hx, lengths, resets, layout)
+        output = output.transpose(0, 1) if self.batch_first else output
+        order = input.sorted_indices
+        if order is not None:
+            output, lengths = output.index_select(1, order), lengths[order.to(lengths.device)]
+        data = pack_padded_sequence(output, lengths).data
+        return PackedSequence(data, input.batch_sizes, order, input.unsorted_indices), state
+
+    def step(self, x_t: Tensor, state: State | None = None, resets: Tensor | None = None) -> tuple[Tensor, State]:
+        """Run the layer for one step, for streaming use: the same numbers as in the whole sequence.
+
+        Args:
+            x_t: (B, I), or unbatched (I,), or integers (B,) or () for one-hot.
+            state: the state before the step, as `initial_state(batch)` gives it, which is what None means.
+            resets: (B,) or () booleans: samples that begin a new sequence with this step.
+
+        Returns: the last layer's output, (B, size) or (size,), and the state after the step.
+
+        Raises:
+            RuntimeError: two directions, of which one would need the steps to come; or in training a cell with
+                a mask that is drawn once a sequence, of which one step knows nothing.
+            And what `forward` raises.
+        """
+        name = type(self).__name__
+        if self.bidirectional:
+            raise RuntimeError(f"{name}: step() of two directions: the reverse one needs the steps to come")
+        if self.training and any(walk(self.cell, "sequence_mask")):
+            raise RuntimeError(
+                f"{name}: step() in training of {self.cell.name}, whose mask is drawn once a sequence; "
+                "call layer.eval(), or run the sequence in one call"
+            )
+        return self._forward(x_t, state, None, resets, "B")
+
+    def _forward(
+        self, input: Any, hx: State | None, lengths: Tensor | None, resets: Tensor | None, layout: str
+    ) -> tuple[Tensor, State]:
+        """`forward` of what is not packed; see `check_input` for layout."""
+        batched = check_input(self, input, layout)
+        layout = layout if batched else layout.replace("B", "")
+        cuts = check_resets(self, resets, layout, tuple(input.shape[: len(layout)]))
+        x = _time_major(input, layout)
+        steps, batch = x.shape[:2]
+        states = check_states(self, hx, batch, batched)
+        active = check_lengths(self, lengths, steps, batch, batched)
+        if resets is not None:
+            cuts = _time_major(cuts, layout)
+        if lengths is not None:
+            cuts = cuts & active if resets is not None else cuts
+            mask = active if x.dim() == 2 else active.unsqueeze(2)
+            x = torch.where(mask, x, torch.zeros_like(x))  # what lies there may be NaN or out of range
+        check_indices(self, x)
+        dtype = compute_dtype(self._weight)
+        if x.dtype.is_floating_point:
+            x = x.to(dtype)
+        # Autocast has had its say here: within a step it would cast back and forth.
+        with torch.autocast(x.device.type, enabled=False) if dtype != self._weight.dtype else nullcontext():
+            x, finals = self._run_layers(x, tuple(s.to(dtype) for s in states), cuts, active)
+        if layout == "BT":
+            x = x.transpose(0, 1)
+        elif layout != "TB":
+            x = x.squeeze(1) if "T" in layout else x.squeeze(0) if batched else x.squeeze(1).squeeze(0)
+        if not batched:
+            finals = tuple(s.squeeze(1) for s in finals)
+        return x, finals if len(finals) > 1 else finals[0]
+
+    def _run_layers(
+        self, x: Tensor, states: tuple[Tensor, ...], resets: Tensor, active: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All layers and directions, time-major: the last layer's output, and the final states as hx has them."""
+        finals: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for suffix in self._suffixes(layer):
+                k = len(finals)
+                output, final = self._run(x, tuple(s[k] for s in states), resets, active, suffix)
+                outputs.append(output)
+                finals.append(final)
+            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            if self.dropout and layer < self.num_layers - 1:
+                x = F.dropout(x, self.dropout, self.training)
+        return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+    def _suffixes(self, layer: int) -> tuple[str, ...]:
+        """What follows the names of the parameters of one layer, for each direction."""
+        return (f"_l{layer}", f"_l{layer}_reverse") if self.bidirectional else (f"_l{layer}",)
+
+    def _run(
+        self, x: Tensor, states: tuple[Tensor, ...], resets: Tensor, active: Tensor, suffix: str
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One layer in one direction, time-major."""
+        cell = self.cell if self.training else self.cell.expected
+        dtype = states[0].dtype
+        # Parameters are read by name, so that functional_call and parametrizations are seen.
+        weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
+        x = project(x, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype))
+        weights = (w.to(dtype) for w in self._recurrent_weights(suffix))
+        initial = self._initial(suffix, resets).to(dtype)
+        sizes = {"H": self.hidden_size, "P": self._output_size}
+        masks = draw_masks(cell, *x.shape[:2], sizes, states[0])
+        reverse = suffix.endswith("_reverse")
+        if reverse:
+            # A cut between t-1 and t comes, on the way back, before t-1. What is not active lies at the front then,
+            # where hx is held until the sequence's end.
+            x, active = x.flip(0), active.flip(0)
+            resets = torch.cat([torch.zeros_like(resets[:1]), resets[1:].flip(0)])
+        inputs = Inputs(x, *weights, initial, states, resets, active, masks)
+        output, finals = scan(cell, inputs)
+        return output.flip(0) if reverse else output, finals
+
+    def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""
+        cell, size = self.cell, self.hidden_size
+        like = self._weight
+        weight_hh = getattr(self, f"weight_hh{suffix}", None)
+        if weight_hh is None:
+            weight_hh = like.new_zeros(0, self._output_size)
+        bias_hh = getattr(self, f"bias_hh{suffix}", None)
+        if bias_hh is None:
+            bias_hh = like.new_zeros(weight_hh.shape[0])
+        elif bias_hh.shape[0] < weight_hh.shape[0]:  # bias="input": only gates that x does not feed have one here
+            blocks, zeros = iter(bias_hh.split(size)), like.new_zeros(size)
+            bias_hh = torch.cat([zeros if g in cell.input_gates else next(blocks) for g in cell.hidden_gates])
+        weight_hr = getattr(self, f"weight_hr{suffix}") if cell.projects_output else like.new_zeros(0, size)
+        vectors = [getattr(self, f"{name}{suffix}") for name in cell.vectors]
+        return weight_hh, bias_hh, weight_hr, torch.stack(vectors) if vectors else like.new_zeros(0, size)
+
+    def _initial(self, suffix: str, resets: Tensor) -> Tensor:
+        """The state after a reset, each state's in a row; empty where nothing is reset."""
+        if not resets.shape[0]:
+            return self._weight.new_zeros(0)
+        if self.learn_state:
+            return torch.cat([getattr(self, f"{state}_0{suffix}") for state in self.cell.states])
+        return self._weight.new_zeros(sum(shape[2] for shape in self.state_shapes(1)))
+
+    @property
+    def _output_size(self) -> int:
+        return self.proj_size or self.hidden_size
+
+    def state_shapes(self, batch: int) -> list[tuple[int, int, int]]:
+        """The shape of each state in hx: (L * D, B, `hidden_size` or `proj_size`)."""
+        directions = 2 if self.bidirectional else 1
+        sizes = {"H": self.hidden_size, "P": self._output_size}
+        return [(self.num_layers * directions, batch, sizes[s]) for s in self.cell.state_sizes]
+
+    def initial_state(self, batch: int) -> State:
+        """The state from which sequences begin: zeros or, with `learn_state`, what was learned.
+
+        Returns: a tensor (L * D, B, size), or a tuple of one for each state, such as (h, c) of an LSTM;
+        on the weights' device and in their dtype.
+        """
+        if self.learn_state:
+            suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
+            rows = [torch.stack([getattr(self, f"{s}_0{suffix}") for suffix in suffixes]) for s in self.cell.states]
+            states = tuple(r.unsqueeze(1).expand(-1, batch, -1) for r in rows)
+        else:
+            states = tuple(self._weight.new_zeros(shape) for shape in self.state_shapes(batch))
+        return states if len(states) > 1 else states[0]
+
+    def _learn_states(self, learn_state: bool, device: Any, dtype: Any) -> None:
+        """Register the states that are learned, `{state}_0_l{layer}{_reverse}`, zeros at first."""
+        if not isinstance(learn_state, bool):
+            raise TypeError(f"{type(self).__name__}: learn_state is {learn_state!r}, expected True or False")
+        self.learn_state = learn_state
+        for layer in range(self.num_layers if learn_state else 0):
+            for suffix in self._suffixes(layer):
+                for state, shape in zip(self.cell.states, self.state_shapes(1), strict=True):
+                    if f"{state}_0" in self.cell.vectors:
+                        raise ValueError(f"{type(self).__name__}: the cell has a vector {state}_0; rename it")
+                    zeros = torch.zeros(shape[2], device=device, dtype=dtype)
+                    self.register_parameter(f"{state}_0{suffix}", nn.Parameter(zeros))
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter from U(-1/√H, 1/√H), as torch.nn does, but learned states, which become zero, and
+        vectors that have a number of their own to start from."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        starts = {node.key: dict(node.params) for _, node in walk(self.cell, "vector")}
+        starts |= {f"{state}_0": {"initial": 0.0} for state in self.cell.states if self.learn_state}
+        for name, parameter in self.named_parameters():
+            start = starts.get(name.rpartition("_l")[0], {})
+            if "initial" in start:
+                nn.init.constant_(parameter, start["initial"])
+            else:
+                nn.init.uniform_(parameter, -bound, bound)

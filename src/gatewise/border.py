@@ -39,37 +39,34 @@ def check_input(layer: Layer, input: Any, layout: str) -> bool:
     if input.layout != torch.strided:
         raise RuntimeError(f"{name}: input is {input.layout}, expected a dense tensor; convert: input.to_dense()")
     features = is_features(input)
+    wrong_dtype = RuntimeError if layer.one_step else ValueError
     axes = (*layout, "I") if features else tuple(layout)
     alone = tuple(axis for axis in axes if axis != "B")
     if input.dim() not in (len(axes), len(alone)):
         expected = axes_text(axes) + (f" or unbatched {axes_text(alone)}" if alone != axes else "")
         if features:
-            error, what, why = ValueError, "input", ", or integers without I for one-hot"
-        else:
-            error = RuntimeError if layer.one_step else ValueError
-            what, why = (
-                "integer input",
-                ": integers mean one-hot, without the axis I; numbers as features: input.float()",
+            raise ValueError(
+                f"{name}: input has shape {tuple(input.shape)}, expected {expected}, or integers without I for one-hot"
             )
-        raise error(f"{name}: {what} has shape {tuple(input.shape)}, expected {expected}{why}")
+        raise wrong_dtype(
+            f"{name}: integer input has shape {tuple(input.shape)}, expected {expected}: "
+            "integers mean one-hot, without the axis I; numbers as features: input.float()"
+        )
     if features and input.shape[-1] != layer.input_size:
         raise RuntimeError(
             f"{name}: input has shape {tuple(input.shape)}, expected {layer.input_size} = input_size at its end"
         )
     cast = compute_dtype(weight) != weight.dtype and input.is_floating_point()  # autocast will make them the same
     if features and input.dtype != weight.dtype and not cast:
-        error = RuntimeError if layer.one_step else ValueError
         other = f" or layer.to({input.dtype})" if input.is_floating_point() else ""
-        raise error(
+        raise wrong_dtype(
             f"{name}: input is {input.dtype}, the weights are {weight.dtype}; convert: input.to({weight.dtype}){other}"
         )
     if input.device != weight.device:
         raise RuntimeError(f"{name}: input is on {input.device}, the weights are on {weight.device}")
     batched = input.dim() == len(axes)
     if "T" in layout and input.shape[(axes if batched else alone).index("T")] == 0:
-        raise RuntimeError(
-            f"{name}: input has shape {tuple(input.shape)}, a sequence without steps; expected one or more"
-        )
+        raise RuntimeError(f"{name}: input has shape {tuple(input.shape)}: no steps, expected one or more")
     return batched
 
 

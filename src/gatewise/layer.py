@@ -56,7 +56,7 @@ class Layer(nn.Module):
     @property
     def _weight(self) -> Tensor:
         """The parameter that stands for all where dtype and device are asked for."""
-        weight: Tensor = self.weight_ih_l0
+        weight: Tensor = getattr(self, f"weight_ih{self._suffixes(0)[0]}")
         return weight
 
     def forward(
@@ -198,17 +198,17 @@ class Layer(nn.Module):
         # Parameters are read by name, so that functional_call and parametrizations are seen.
         weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
         x = project(x, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype))
-        weights = (w.to(dtype) for w in self._recurrent_weights(suffix))
+        weight_hh, bias_hh, weight_hr, vectors = (w.to(dtype) for w in self._recurrent_weights(suffix))
         initial = self._initial(suffix, resets).to(dtype)
         sizes = {"H": self.hidden_size, "P": self._output_size}
-        masks = draw_masks(cell, *x.shape[:2], sizes, states[0])
+        masks = draw_masks(cell, x.shape[0], x.shape[1], sizes, states[0])
         reverse = suffix.endswith("_reverse")
         if reverse:
             # A cut between t-1 and t comes, on the way back, before t-1. What is not active lies at the front then,
             # where hx is held until the sequence's end.
             x, active = x.flip(0), active.flip(0)
             resets = torch.cat([torch.zeros_like(resets[:1]), resets[1:].flip(0)])
-        inputs = Inputs(x, *weights, initial, states, resets, active, masks)
+        inputs = Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
         output, finals = scan(cell, inputs)
         return output.flip(0) if reverse else output, finals
 

@@ -24,11 +24,6 @@ class SingleStep(Layer):
     bidirectional = False
     proj_size = 0
 
-    @property
-    def _weight(self) -> Tensor:
-        weight: Tensor = self.weight_ih
-        return weight
-
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return ("",)
 

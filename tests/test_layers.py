@@ -402,7 +402,7 @@ LSTM = gatewise.LSTM(3, 4)
         ),
         (
             lambda: LSTM(torch.randn(5, 2, 3), torch.zeros(1, 2, 4)),
-            TypeError,
+            RuntimeError,
             r"expected \(h, c\); layer.initial_state\(batch\) makes one",
         ),
         (lambda: GRU(torch.randn(5, 2, 3), (torch.zeros(1),) * 2), TypeError, "expected one tensor, h"),

@@ -12,3 +12,6 @@ BFLOAT16 = 0.05
 
 # torch multiplies by a float32 sixth in hardsigmoid's derivative, in float64 too (torch 2.13).
 HARDSIGMOID = 1e-8
+
+# float32 against another float32 computation: 24 bits of mantissa, some ten steps of sums over a few units.
+FLOAT32 = 1e-5

@@ -11,6 +11,41 @@ if TYPE_CHECKING:
     from gatewise.layer import Layer
 
 
+class NoTensorError(TypeError, AttributeError):
+    """Something else was given where a tensor is expected.
+
+    By Python's custom a TypeError; torch.nn's layers fail with an AttributeError, for which a program may look.
+    """
+
+    __module__ = "gatewise"
+
+
+def check_options(
+    name: str,
+    input_size: Any,
+    hidden_size: Any,
+    num_layers: Any,
+    batch_first: Any,
+    dropout: Any,
+    bidirectional: Any,
+    proj_size: Any,
+) -> None:
+    """Raise TypeError or ValueError, as torch.nn's layers do, unless a layer can be made with these arguments."""
+    sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "proj_size": proj_size}
+    for argument, value in sizes.items():
+        if type(value) is not int:
+            raise TypeError(f"{name}: {argument} is {value!r}, expected an integer")
+        if value < (argument != "proj_size"):
+            raise ValueError(f"{name}: {argument} is {value}, expected at least {int(argument != 'proj_size')}")
+    for argument, flag in {"batch_first": batch_first, "bidirectional": bidirectional}.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name}: {argument} is {flag!r}, expected True or False")
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+        raise ValueError(f"{name}: dropout is {dropout!r}, expected a probability in [0, 1]")
+    if proj_size >= hidden_size:
+        raise ValueError(f"{name}: proj_size is {proj_size}, expected less than hidden_size = {hidden_size}")
+
+
 def compute_dtype(weight: Tensor) -> torch.dtype:
     """The dtype to compute in: the weights', or autocast's where it is on (it leaves float64 alone)."""
     device = weight.device.type
@@ -35,7 +70,8 @@ def check_input(layer: Layer, input: Any, layout: str) -> bool:
     """
     name, weight = type(layer).__name__, layer._weight
     if not isinstance(input, Tensor):
-        raise TypeError(f"{name}: input is a {type(input).__name__}, expected a tensor or a PackedSequence")
+        or_packed = "" if layer.one_step else " or a PackedSequence"
+        raise NoTensorError(f"{name}: input is a {type(input).__name__}, expected a tensor{or_packed}")
     if input.layout != torch.strided:
         raise RuntimeError(f"{name}: input is {input.layout}, expected a dense tensor; convert: input.to_dense()")
     features = is_features(input)
@@ -45,7 +81,7 @@ def check_input(layer: Layer, input: Any, layout: str) -> bool:
     if input.dim() not in (len(axes), len(alone)):
         expected = axes_text(axes) + (f" or unbatched {axes_text(alone)}" if alone != axes else "")
         if features:
-            raise ValueError(
+            raise (RuntimeError if layout == "N" else ValueError)(
                 f"{name}: input has shape {tuple(input.shape)}, expected {expected}, or integers without I for one-hot"
             )
         raise wrong_dtype(
@@ -89,11 +125,19 @@ def check_indices(layer: Layer, input: Tensor) -> None:
 
 def _readable(tensor: Tensor) -> bool:
     """Whether a tensor's values can be read here: it is not compiled, mapped or without data."""
-    return not (torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor) or tensor.is_meta)
+    if torch.compiler.is_compiling():
+        return False
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # vmap's may lie below grad's
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return False
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return not tensor.is_meta
 
 
 def check_lengths(layer: Layer, lengths: Any, steps: int, batch: int, batched: bool) -> Tensor:
     """Which steps are within their sequences, (T, B) bool; (0, 0) where lengths is None.
+
+    T is the longest length, where that can be read, and else all the input's steps.
 
     Raises: see `Layer.forward`.
     """
@@ -112,6 +156,7 @@ def check_lengths(layer: Layer, lengths: Any, steps: int, batch: int, batched: b
         low, high = (int(v) for v in lengths.long().aminmax())
         if not 1 <= low <= high <= steps:
             raise ValueError(f"{name}: lengths lies in [{low}, {high}], expected [1, {steps}], the input's steps")
+        steps = high
     return torch.arange(steps, device=device).unsqueeze(1) < lengths.to(device)
 
 
@@ -147,12 +192,17 @@ def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tens
         hx = layer.initial_state(batch)
         return hx if isinstance(hx, tuple) else (hx,)
     name, names = type(layer).__name__, layer.cell.states
-    states = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-    if len(states) != len(names) or not all(isinstance(s, Tensor) for s in states):
+    several = len(names) > 1
+    states = tuple(hx) if several and isinstance(hx, (tuple, list)) else (hx,)
+    tensors = all(isinstance(s, Tensor) for s in states)
+    if len(states) != len(names) or not tensors:
+        states = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         kinds = ", ".join("a tensor" if isinstance(s, Tensor) else type(s).__name__ for s in states)
         what = f"({kinds})" if isinstance(hx, (tuple, list)) else kinds
-        wants = f"({', '.join(names)})" if len(names) > 1 else f"one tensor, {names[0]}"
-        raise TypeError(f"{name}: hx is {what}, expected {wants}; layer.initial_state(batch) makes one")
+        wants = f"({', '.join(names)})" if several else f"one tensor, {names[0]}"
+        raise (RuntimeError if tensors else NoTensorError)(
+            f"{name}: hx is {what}, expected {wants}; layer.initial_state(batch) makes one"
+        )
     weight = layer._weight
     checked = []
     for label, state, shape in zip(names, states, layer.state_shapes(batch), strict=True):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from gatewise.border import check_indices, check_input, check_lengths, check_resets, check_states, compute_dtype
+from gatewise.convert import onnx
 from gatewise.graph.graph import Graph, walk
 from gatewise.scan.autograd import scan
 from gatewise.scan.plan import Inputs
@@ -46,6 +47,7 @@ class Layer(nn.Module):
     bidirectional: bool
     proj_size: int
     learn_state: bool = False
+    _all_weights: list[list[str]]  # the names, as in torch.nn's layers
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers
 
     @property
@@ -63,7 +65,6 @@ class Layer(nn.Module):
         self,
         input: Tensor | PackedSequence,
         hx: State | None = None,
-        *,
         lengths: Tensor | None = None,
         resets: Tensor | None = None,
     ) -> tuple[Any, State]:
@@ -91,7 +92,7 @@ class Layer(nn.Module):
 
         Raises:
             RuntimeError, ValueError: a shape, a dtype or a device does not fit. IndexError: an integer is
-                outside [0, input_size). TypeError: an argument is no tensor.
+                outside [0, input_size). TypeError: an argument is no tensor. As torch.nn's layers do.
 
         Under autocast all is computed in autocast's dtype, as torch's LSTM and RNN do. The output is kept for
         backward, so changing it in place raises there.
@@ -150,6 +151,8 @@ class Layer(nn.Module):
         if resets is not None:
             cuts = _time_major(cuts, layout)
         if lengths is not None:
+            longest = active.shape[0]
+            x, cuts = x[:longest], cuts[:longest]
             cuts = cuts & active if resets is not None else cuts
             mask = active if x.dim() == 2 else active.unsqueeze(2)
             x = torch.where(mask, x, torch.zeros_like(x))  # what lies there may be NaN or out of range
@@ -160,6 +163,8 @@ class Layer(nn.Module):
         # Autocast has had its say here: within a step it would cast back and forth.
         with torch.autocast(x.device.type, enabled=False) if dtype != self._weight.dtype else nullcontext():
             x, finals = self._run_layers(x, tuple(s.to(dtype) for s in states), cuts, active)
+        if lengths is not None and longest is not steps:
+            x = F.pad(x, (0, 0, 0, 0, 0, steps - longest))
         if layout == "BT":
             x = x.transpose(0, 1)
         elif layout != "TB":
@@ -173,14 +178,19 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All layers and directions, time-major: the last layer's output, and the final states as hx has them."""
         finals: list[tuple[Tensor, ...]] = []
+        directions = 2 if self.bidirectional else 1
         for layer in range(self.num_layers):
-            outputs = []
-            for suffix in self._suffixes(layer):
-                k = len(finals)
-                output, final = self._run(x, tuple(s[k] for s in states), resets, active, suffix)
-                outputs.append(output)
-                finals.append(final)
-            x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            before = tuple(s[layer * directions : (layer + 1) * directions] for s in states)
+            if onnx.exporting():
+                x, after = onnx.run_layer(self, x, before, resets, active, layer)
+                finals += zip(*(s.unbind(0) for s in after), strict=True)
+            else:
+                outputs = []
+                for k, suffix in enumerate(self._suffixes(layer)):
+                    output, final = self._run(x, tuple(s[k] for s in before), resets, active, suffix)
+                    outputs.append(output)
+                    finals.append(final)
+                x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if self.dropout and layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
@@ -261,6 +271,47 @@ class Layer(nn.Module):
             states = tuple(self._weight.new_zeros(shape) for shape in self.state_shapes(batch))
         return states if len(states) > 1 else states[0]
 
+    @property
+    def all_weights(self) -> list[list[Any]]:
+        """The parameters of each layer and direction, as torch.nn's layers list them; without learned states."""
+        return [[getattr(self, name, None) for name in names] for names in self._all_weights]
+
+    @property
+    def _flat_weights(self) -> list[Any]:
+        return [weight for weights in self.all_weights for weight in weights]
+
+    @_flat_weights.setter
+    def _flat_weights(self, _: list[Any]) -> None:
+        """Nothing: torch.nn's base class stores a list here, which grows stale under parametrizations."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script compiles in this layer's place: torch.nn's, with the same parameters.
+
+        Raises NotImplementedError: torch.nn has no such layer.
+        """
+        from gatewise.swap import torchs_twin
+
+        return torchs_twin(self)
+
+    @property
+    def qconfig(self) -> Any:
+        raise AttributeError("qconfig")  # none is set
+
+    @qconfig.setter
+    def qconfig(self, value: Any) -> None:
+        # torch.ao.quantization sets it on what it was told to quantize, and leaves what it does not know alone.
+        if value is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__}: torch.ao.quantization knows torch.nn's layers only; "
+                "first gatewise.restore(model), which makes them torch.nn's"
+            )
+
+    def extra_repr(self) -> str:
+        words = [super().extra_repr()]
+        words += ["reset_after=False"] if not getattr(self, "reset_after", True) else []
+        words += ["learn_state=True"] if self.learn_state else []
+        return ", ".join(words)
+
     def _learn_states(self, learn_state: bool, device: Any, dtype: Any) -> None:
         """Register the states that are learned, `{state}_0_l{layer}{_reverse}`, zeros at first."""
         if not isinstance(learn_state, bool):
@@ -277,7 +328,7 @@ class Layer(nn.Module):
     def reset_parameters(self) -> None:
         """Draw every parameter from U(-1/√H, 1/√H), as torch.nn does, but learned states, which become zero, and
         vectors that have a number of their own to start from."""
-        bound = 1 / math.sqrt(self.hidden_size)
+        bound = 1 / math.sqrt(self.hidden_size) if self.hidden_size else 0.0
         starts = {node.key: dict(node.params) for _, node in walk(self.cell, "vector")}
         starts |= {f"{state}_0": {"initial": 0.0} for state in self.cell.states if self.learn_state}
         for name, parameter in self.named_parameters():

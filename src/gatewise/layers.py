@@ -10,14 +10,49 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gatewise import cells
+from gatewise.border import check_options
 from gatewise.graph.graph import Graph
 from gatewise.layer import Layer
 
 
-class RNN(Layer, nn.RNNBase):
+class TorchLayer(Layer, nn.RNNBase):
+    """What RNN, GRU and LSTM share: torch.nn's parameters, by way of the base class of torch.nn's layers."""
+
+    def __init__(
+        self,
+        mode: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        proj_size: int,
+        device: Any,
+        dtype: Any,
+        learn_state: bool,
+        wrong: dict[str, Any],
+    ) -> None:
+        name = type(self).__name__
+        if "proj_size" in wrong:
+            raise ValueError(f"{name}: proj_size is for LSTM only")
+        if wrong:
+            raise TypeError(f"{name}: unexpected argument {next(iter(wrong))!r}")
+        check_options(name, input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, proj_size)
+        if not isinstance(bias, bool):
+            raise TypeError(f"{name}: bias is {bias!r}, expected True or False")
+        nn.RNNBase.__init__(
+            self, mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
+            device, dtype,
+        )  # fmt: skip
+        self._learn_states(learn_state, device, dtype)
+
+
+class RNN(TorchLayer):
     """A multi-layer Elman RNN, as torch.nn.RNN.
 
         h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)        or relu instead of tanh
@@ -46,22 +81,23 @@ class RNN(Layer, nn.RNNBase):
         dtype: Any = None,
         *,
         learn_state: bool = False,
+        **wrong: Any,
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'")
         self.nonlinearity = nonlinearity
         mode = f"RNN_{nonlinearity.upper()}"
-        nn.RNNBase.__init__(
-            self, mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
-        )
-        self._learn_states(learn_state, device, dtype)
+        super().__init__(
+            mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
+            device, dtype, learn_state, wrong,
+        )  # fmt: skip
 
     @property
     def cell(self) -> Graph:
         return cells.rnn if self.nonlinearity == "tanh" else cells.rnn_relu
 
 
-class GRU(Layer, nn.RNNBase):
+class GRU(TorchLayer):
     """A multi-layer gated recurrent unit, as torch.nn.GRU.
 
         r_t = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
@@ -100,36 +136,18 @@ class GRU(Layer, nn.RNNBase):
         learn_state: bool = False,
         **wrong: Any,
     ) -> None:
-        if "proj_size" in wrong:
-            raise ValueError("GRU: proj_size is for LSTM only")
-        if wrong:
-            raise TypeError(f"GRU: unexpected argument {next(iter(wrong))!r}")
-        nn.RNNBase.__init__(
-            self,
-            "GRU",
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            0,
-            device,
-            dtype,
-        )
         self.reset_after = reset_after
-        self._learn_states(learn_state, device, dtype)
+        super().__init__(
+            "GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
+            device, dtype, learn_state, wrong,
+        )  # fmt: skip
 
     @property
     def cell(self) -> Graph:
         return cells.gru if self.reset_after else cells.gru_reset_before
 
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
 
-
-class LSTM(Layer, nn.RNNBase):
+class LSTM(TorchLayer):
     """A multi-layer long short-term memory, as torch.nn.LSTM.
 
         i_t = σ(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)
@@ -165,12 +183,12 @@ class LSTM(Layer, nn.RNNBase):
         dtype: Any = None,
         *,
         learn_state: bool = False,
+        **wrong: Any,
     ) -> None:
-        nn.RNNBase.__init__(
-            self, "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
-            device, dtype,
+        super().__init__(
+            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
+            device, dtype, learn_state, wrong,
         )  # fmt: skip
-        self._learn_states(learn_state, device, dtype)
 
     @property
     def cell(self) -> Graph:
@@ -225,40 +243,26 @@ class Recurrent(Layer):
         super().__init__()
         if not isinstance(cell, Graph):
             raise TypeError(f"Recurrent: cell is {cell!r}, expected what @gatewise.cell(gates=…) makes of a function")
-        for name, value in (
-            ("input_size", input_size),
-            ("hidden_size", hidden_size),
-            ("num_layers", num_layers),
-            ("proj_size", proj_size),
-        ):
-            if type(value) is not int:
-                raise TypeError(f"Recurrent: {name} is {value!r}, expected an integer")
-            if value < 1 and name != "proj_size":
-                raise ValueError(f"Recurrent: {name} is {value}, expected at least 1")
-        for name, flag in (("batch_first", batch_first), ("bidirectional", bidirectional)):
-            if not isinstance(flag, bool):
-                raise TypeError(f"Recurrent: {name} is {flag!r}, expected True or False")
+        check_options("Recurrent", input_size, hidden_size, num_layers, batch_first, dropout, bidirectional, proj_size)
         if not (isinstance(bias, bool) or bias == "input"):
             raise ValueError(f"Recurrent: bias is {bias!r}, expected True, False or 'input'")
-        if type(dropout) not in (int, float) or not 0 <= dropout <= 1:
-            raise ValueError(f"Recurrent: dropout is {dropout!r}, expected a probability in [0, 1]")
         if dropout and num_layers == 1:
             warnings.warn(
                 f"Recurrent: dropout={dropout} acts between layers, and num_layers is 1: it has no effect", stacklevel=2
             )
-        if cell.projects_output != bool(proj_size) or not 0 <= proj_size < hidden_size:
+        if cell.projects_output != bool(proj_size):
             wants = f"0 < proj_size < hidden_size = {hidden_size}" if cell.projects_output else "0"
             has = "projects its output with .hr" if cell.projects_output else "has no .hr"
             raise ValueError(f"Recurrent: proj_size is {proj_size}, expected {wants}: {cell.name} {has}")
         self._cell, self.input_size, self.hidden_size, self.num_layers = cell, input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size
-        self._names: list[list[str]] = []
+        self._all_weights: list[list[str]] = []
         for layer in range(num_layers):
             for suffix in self._suffixes(layer):
                 size = input_size if layer == 0 else self._output_size * (2 if bidirectional else 1)
                 shapes = {f"{name}{suffix}": shape for name, shape in self._shapes(size).items()}
-                self._names.append(list(shapes))
+                self._all_weights.append(list(shapes))
                 for name, shape in shapes.items():
                     self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
@@ -288,15 +292,6 @@ class Recurrent(Layer):
 
     def flatten_parameters(self) -> None:
         """Does nothing; programs written for torch.nn's layers call it."""
-
-    @property
-    def all_weights(self) -> list[list[Tensor]]:
-        """The parameters of each layer and direction, as torch.nn's layers list them; learned states are no weights."""
-        return [[getattr(self, name) for name in names] for names in self._names]
-
-    @property
-    def _flat_weights(self) -> list[Tensor]:
-        return [weight for weights in self.all_weights for weight in weights]
 
     def extra_repr(self) -> str:
         words = [self.cell.name, str(self.input_size), str(self.hidden_size)]

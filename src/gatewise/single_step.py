@@ -54,7 +54,7 @@ class RNNCell(SingleStep, nn.RNNCellBase):
             and initial values are torch's too.
         nonlinearity: "tanh" or "relu".
 
-    Raises: ValueError: nonlinearity is another.
+    Raises: RuntimeError, as torch.nn's, but here already: nonlinearity is another.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RNNCell(SingleStep, nn.RNNCellBase):
         dtype: Any = None,
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"RNNCell: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'")
+            raise RuntimeError(f"RNNCell: nonlinearity is {nonlinearity!r}, expected 'tanh' or 'relu'")
         self.nonlinearity = nonlinearity
         nn.RNNCellBase.__init__(self, input_size, hidden_size, bias, num_chunks=1, device=device, dtype=dtype)
 
@@ -103,9 +103,6 @@ class GRUCell(SingleStep, nn.RNNCellBase):
     @property
     def cell(self) -> Graph:
         return cells.gru if self.reset_after else cells.gru_reset_before
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")
 
 
 class LSTMCell(SingleStep, nn.RNNCellBase):

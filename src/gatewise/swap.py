@@ -98,3 +98,20 @@ def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module])
         cls = type(module)
         new = type(f"Parametrized{new.__name__}", (new,), dict(vars(cls)))
     module.__class__ = new
+    if isinstance(module, nn.RNNBase):
+        module._init_flat_weights()  # torch.nn's layers keep a list of their weights, ours read them by name
+
+
+def torchs_twin(layer: Layer) -> nn.Module:
+    """torch.nn's layer with the same parameters, not copies; NotImplementedError if torch.nn has none."""
+    new = TORCHS.get(type(layer))
+    if new is None or (reason := _unknown_to_torch(layer)):
+        why = f"torch.nn has no layer of {layer.cell.name}" if new is None else reason
+        raise NotImplementedError(f"{type(layer).__name__}: TorchScript compiles torch.nn's layers only: {why}")
+    twin = new.__new__(new)
+    twin.__dict__.update(layer.__dict__)
+    for ours in ("reset_after", "learn_state"):
+        twin.__dict__.pop(ours, None)
+    if isinstance(twin, nn.RNNBase):
+        twin._init_flat_weights()
+    return twin

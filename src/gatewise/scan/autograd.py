@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from gatewise.graph.graph import Graph
 from gatewise.scan import reference
@@ -37,8 +38,9 @@ def scan(graph: Graph, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
     """
     tensors = inputs.flat()
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if torch.compiler.is_compiling():
-        made: Sequence[Tensor] = torch.ops.gatewise.scan(graph.text, differentiated, list(tensors))
+    if torch.compiler.is_compiling() or is_tracing():
+        keep = differentiated or is_tracing()  # a trace is run with gradients and without
+        made: Sequence[Tensor] = torch.ops.gatewise.scan(graph.text, keep, list(tensors))
     elif torch._C._are_functorch_transforms_active() or (differentiated and not _dual()):
         made = Scan.apply(graph, *tensors)
     else:

@@ -54,7 +54,7 @@ class Interpreter:
                     gates = [graph.nodes[j].key for j in group]
                     weight = gate_rows(cell, gates, inputs.weight_hh, size).t()
                     bias = gate_rows(cell, gates, inputs.bias_hh, size)
-                    run: Callable[..., Value] = partial(_project, weight, bias, size, self.batch, self.values, group)
+                    run: Callable[..., Value] = partial(_project, weight, bias, self.batch, self.values, group)
                     self.steps.append((run, node.args, group[0]))
             elif node.op == "unproject":
                 weight = gate_rows(cell, node.key.split(), inputs.weight_hh, size)
@@ -108,11 +108,9 @@ def _full(value: Tensor, batch: int, width: int) -> Tensor:
     return value if value.shape == (batch, width) else value.expand(batch, width)
 
 
-def _project(
-    weight: Tensor, bias: Tensor, size: int, batch: int, values: list[Value], group: list[int], a: Tensor
-) -> Value:
+def _project(weight: Tensor, bias: Tensor, batch: int, values: list[Value], group: list[int], a: Tensor) -> Value:
     """Put each gate's part of one product into `values`, at the places of `group`; the first is returned, too."""
-    parts: Sequence[Tensor] = torch.addmm(bias, _full(a, batch, weight.shape[0]), weight).split(size, 1)
+    parts: Sequence[Tensor] = torch.addmm(bias, _full(a, batch, weight.shape[0]), weight).tensor_split(len(group), 1)
     for i, part in zip(group, parts, strict=True):
         values[i] = part
     return values[group[0]]
@@ -169,7 +167,7 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
 
 
 def _feed_gates(run: Interpreter, graph: Graph, inputs: Inputs) -> None:
-    for gate, block in zip(graph.input_gates, inputs.x.split(inputs.hidden_size, 2), strict=True):
+    for gate, block in zip(graph.input_gates, inputs.x.tensor_split(len(graph.input_gates), 2), strict=True):
         run.feed("input", gate, block)
 
 

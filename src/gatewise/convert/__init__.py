@@ -1,0 +1,1 @@
+"""Foreign conventions: a file each."""

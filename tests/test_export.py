@@ -1,0 +1,217 @@
+"""Out of Python: torch.onnx.export to native nodes, TorchScript, and what is refused by name."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import assert_close, randomize
+from tolerances import FLOAT32
+from torch import Tensor, nn
+
+import gatewise
+from gatewise import cells
+
+LAYERS = {
+    "RNN": lambda **o: gatewise.RNN(3, 4, 2, **o),
+    "RNN relu": lambda **o: gatewise.RNN(3, 4, 2, "relu", **o),
+    "GRU": lambda **o: gatewise.GRU(3, 4, 2, **o),
+    "GRU reset before": lambda **o: gatewise.GRU(3, 4, 2, reset_after=False, **o),
+    "LSTM": lambda **o: gatewise.LSTM(3, 4, 2, **o),
+    "Recurrent": lambda **o: gatewise.Recurrent(cells.gru_reset_before, 3, 4, 2, **{"bias": "input", **o}),
+}
+SHAPES: list[dict[str, Any]] = [{}, {"bidirectional": True, "batch_first": True}, {"bias": False}]
+
+
+class Model(nn.Module):
+    """A user's model: something before our layer and something after it."""
+
+    def __init__(self, rnn: Any) -> None:
+        super().__init__()
+        size = rnn.hidden_size * (2 if rnn.bidirectional else 1)
+        self.before, self.rnn, self.after = nn.Linear(3, 3), rnn, nn.Linear(size, 2)
+
+    def forward(self, x: Tensor, *hx: Tensor, **options: Any) -> tuple[Tensor, ...]:
+        output, state = self.rnn(self.before(x), *((hx if len(hx) > 1 else hx[0],) if hx else ()), **options)
+        return self.after(output), *(state if isinstance(state, tuple) else (state,))
+
+
+def model_of(name: str, **options: Any) -> Model:
+    model = Model(LAYERS[name](**options))
+    randomize(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.5)  # without which the relu of 18 steps grows without bound
+    return model.eval()
+
+
+@pytest.fixture
+def others_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():  # what torch's exporters say of themselves
+        warnings.simplefilter("ignore")
+        yield
+
+
+def native_nodes(path: Path) -> list[str]:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    return [node.op_type for node in model.graph.node if node.op_type in ("RNN", "GRU", "LSTM", "Loop", "Scan")]
+
+
+def run(path: Path, *inputs: Tensor) -> list[Tensor]:
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [i.name for i in session.get_inputs()]
+    return [torch.from_numpy(y) for y in session.run(None, dict(zip(names, map(Tensor.numpy, inputs), strict=True)))]
+
+
+@pytest.mark.usefixtures("others_warnings")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "trace"])
+def test_onnx_has_one_native_node_a_layer_and_any_steps_and_batch(
+    dynamo: bool, name: str, shape: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    model, path = model_of(name, **shape), tmp_path / "model.onnx"
+    first = bool(shape.get("batch_first"))
+    T, B = torch.export.Dim("T", min=1, max=512), torch.export.Dim("B", min=1, max=512)
+    given = name == "LSTM" or "bias" in shape  # hx is given or absent
+    states = model.rnn.initial_state(2) if given else ()
+    states = states if isinstance(states, tuple) else (states,)
+    x = torch.randn((2, 5, 3) if first else (5, 2, 3))
+    axes = {0: B, 1: T} if first else {0: T, 1: B}
+    if dynamo:
+        options: dict[str, Any] = {
+            "dynamic_shapes": {"x": axes} | ({"hx": tuple({1: B} for _ in states)} if given else {})
+        }
+    else:
+        names = ["x", *(f"s{k}" for k in range(len(states)))]
+        moving = {n: {1: "B"} for n in names[1:]} | {"x": {a: d.__name__ for a, d in axes.items()}}
+        options = {"input_names": names, "dynamic_axes": moving}
+    torch.onnx.export(model, (x, *states), str(path), dynamo=dynamo, verbose=False, **options)
+    assert native_nodes(path) == [{"Recurrent": "GRU"}.get(name, name.split()[0])] * 2
+    for steps, batch in ((5, 2), (9, 3), (1, 1)):
+        x = torch.randn((batch, steps, 3) if first else (steps, batch, 3))
+        states = tuple(torch.randn(s.shape[0], batch, 4) for s in states)
+        for made, expected in zip(run(path, x, *states), model(x, *states), strict=True):
+            assert_close(made, expected.detach(), FLOAT32)
+
+
+@pytest.mark.usefixtures("others_warnings")
+@pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "trace"])
+def test_onnx_with_lengths_and_with_integers(dynamo: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = gatewise.GRU(6, 4, bidirectional=True)
+
+        def forward(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            return self.rnn(tokens, lengths=lengths)
+
+    model, path = Tagger(), tmp_path / "model.onnx"
+    randomize(model)
+    tokens, first = torch.randint(0, 6, (7, 3)), torch.tensor([4, 7, 1])
+    torch.onnx.export(model, (tokens, first), str(path), dynamo=dynamo, verbose=False)
+    assert native_nodes(path) == ["GRU"]
+    for lengths in (first, torch.tensor([2, 1, 5])):
+        for made, expected in zip(run(path, tokens, lengths), model(tokens, lengths), strict=True):
+            assert_close(made, expected.detach(), FLOAT32)
+
+
+@pytest.mark.usefixtures("others_warnings")
+def test_what_onnx_has_no_node_for_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "model.onnx")
+    for rnn, why in (
+        (gatewise.LSTM(3, 4, proj_size=2), "LSTM: ONNX has no node for the cell lstm_projected"),
+        (gatewise.Recurrent(cells.lstm_peephole, 3, 4), "Recurrent: ONNX has no node for the cell lstm_peephole"),
+    ):
+        with pytest.raises(NotImplementedError, match=why):
+            torch.onnx.export(rnn, (torch.randn(5, 2, 3),), path, dynamo=False)
+        with pytest.raises(Exception, match=r"gatewise[.:]+scan"):
+            torch.onnx.export(rnn, (torch.randn(5, 2, 3),), path, dynamo=True, verbose=False)
+
+
+# --- TorchScript ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("others_warnings")
+@pytest.mark.parametrize("name", ["RNN", "RNN relu", "GRU", "LSTM"])
+def test_a_scripted_model_is_compiled_with_torchs_layer(name: str) -> None:
+    model = model_of(name, bidirectional=True)
+    x = torch.randn(5, 2, 3)
+    expected = model(x)
+
+    class Outer(nn.Module):
+        def __init__(self, rnn: nn.Module) -> None:
+            super().__init__()
+            self.rnn = rnn
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn(x)[0]
+
+    scripted = torch.jit.script(Outer(copy.deepcopy(model.rnn)))
+    assert_close(scripted(x).detach(), model.rnn(x)[0].detach(), FLOAT32)
+    buffer = io.BytesIO()
+    torch.jit.save(scripted, buffer)
+    buffer.seek(0)
+    assert torch.equal(torch.jit.load(buffer)(x), scripted(x))
+    assert torch.equal(model(x)[0], expected[0])
+
+
+@pytest.mark.usefixtures("others_warnings")
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_traced_model_takes_any_steps_and_batch(name: str) -> None:
+    model = model_of(name, bidirectional=True)
+    traced = torch.jit.trace(model, (torch.randn(5, 2, 3),))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    buffer.seek(0)
+    for made in (traced, torch.jit.load(buffer)):
+        x = torch.randn(7, 3, 3, requires_grad=True)
+        results = [made(x), model(x)]
+        for a, b in zip(*results, strict=True):
+            assert_close(a, b, FLOAT32)
+        g, h = (torch.autograd.grad(r[0].square().sum(), x)[0] for r in results)
+        assert_close(g, h, FLOAT32)
+
+
+@pytest.mark.usefixtures("others_warnings")
+@pytest.mark.parametrize(
+    ("rnn", "why"),
+    [
+        (gatewise.Recurrent(cells.lstm_peephole, 3, 4), "torch.nn has no layer of lstm_peephole"),
+        (gatewise.GRU(3, 4, reset_after=False), "torch.nn's GRU has no reset_after=False"),
+        (gatewise.LSTM(3, 4, learn_state=True), "torch.nn's layers learn no states"),
+    ],
+)
+def test_what_torchscript_does_not_have_is_refused(rnn: nn.Module, why: str) -> None:
+    with pytest.raises(NotImplementedError, match=why):
+        torch.jit.script(nn.Sequential(rnn))
+
+
+# --- quantization -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("others_warnings")
+def test_quantize_dynamic_is_refused_by_name_and_works_after_restore() -> None:
+    quantize = torch.ao.quantization.quantize_dynamic
+    model = model_of("LSTM")
+    with pytest.raises(NotImplementedError, match=r"LSTM: .*first gatewise.restore\(model\)"):
+        quantize(model, {gatewise.LSTM})
+    assert "quantized" in str(type(quantize(model, {nn.Linear}).before))
+    x = torch.randn(5, 2, 3)
+    expected = model(x)[0]
+    gatewise.restore(model)
+    quantized = quantize(model, {nn.LSTM})
+    assert "quantized" in str(type(quantized.rnn))
+    assert_close(quantized(x)[0], expected, 0.05)  # weights of 8 bits

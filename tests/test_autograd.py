@@ -84,6 +84,8 @@ def test_jacobian_and_hessian(layer: gatewise.Recurrent) -> None:
     p, loss = parameters_of(layer), loss_of(layer)
     rows = [torch.autograd.grad(layer(v)[0][t].sum(), v)[0] for t in range(5) for v in [x.clone().requires_grad_()]]
     assert_close(jacrev(lambda x: layer(x)[0].sum((1, 2)))(x), torch.stack(rows), FLOAT64)
+    for summed in (hessian(lambda x: layer(x)[0].sum()), hessian(lambda x: layer(x.expand(5, 2, 3))[0].sum())):
+        summed(x[:, :1])  # what an expanded tensor gives has elements that share memory
     made = hessian(lambda x: loss(p, x))(x)
     expected = torch.autograd.functional.hessian(lambda x: loss(p, x), x)
     assert_close(made, expected, FLOAT64)

@@ -36,6 +36,18 @@ def test_the_readmes_python_runs(
     assert (tmp_path / "runs" / "text-1" / "curves.png").exists()
 
 
+def test_the_other_pages_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = 0
+    for page in PAGES:
+        scope: dict[str, object] = {}
+        for block in code_of(page, "python") if page.parent == ROOT / "docs" else []:
+            exec(compile(block, str(page), "exec"), scope)
+            ran += 1
+            for line in capsys.readouterr().out.splitlines():
+                assert line in block  # a comment shows what is printed
+    assert ran
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):

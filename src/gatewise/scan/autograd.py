@@ -112,6 +112,16 @@ def _given(graph: Graph, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: S
     return _zeros_for_none(g[: 1 + states], (kept[0], *tensors[STATES : STATES + states]))
 
 
+def _jvp(
+    run: Callable[..., tuple[Tensor, ...]], primals: Sequence[Tensor], tangents: Sequence[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """torch.func.jvp, which refuses tensors whose elements share memory, as expanded ones do."""
+    given = _zeros_for_none(tangents, primals)
+    dense = [tuple(t.contiguous() for t in tensors) for tensors in (primals, given)]
+    made: tuple[Tensor, ...] = torch.func.jvp(run, *dense)[1]
+    return made
+
+
 def _zeros_for_none(g: Sequence[Tensor | None], likes: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(like) if a is None else a for a, like in zip(g, likes, strict=True)]
 
@@ -152,8 +162,7 @@ class Scan(torch.autograd.Function):
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         end = STATES + len(ctx.graph.states)
         primals, fixed = ctx.saved_tensors[:end], ctx.saved_tensors[end:]
-        given = tuple(_zeros_for_none(tangents[:end], primals))
-        made = torch.func.jvp(lambda *tensors: run_forward(ctx.graph, False, (*tensors, *fixed)), primals, given)[1]
+        made = _jvp(lambda *tensors: run_forward(ctx.graph, False, (*tensors, *fixed)), primals, tangents[:end])
         return (*made, *(None,) * (ctx.made - len(made)))
 
     @staticmethod
@@ -206,8 +215,7 @@ class ScanBackward(torch.autograd.Function):
     def jvp(ctx: Any, _graph: None, _count: None, _g: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         whole, primals = ScanBackward._whole(ctx)
         given = (*tangents[: len(primals) - ctx.g], *tangents[ctx.count + ctx.kept :])
-        made: tuple[Tensor, ...] = torch.func.jvp(whole, primals, tuple(_zeros_for_none(given, primals)))[1]
-        return made
+        return _jvp(whole, primals, given)
 
     @staticmethod
     def vmap(

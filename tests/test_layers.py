@@ -323,6 +323,18 @@ def test_under_autocast_all_is_in_its_dtype(cell: gatewise.Graph) -> None:
         assert layer.double()(x.double())[0].dtype == DOUBLE
 
 
+@pytest.mark.parametrize(("name", "options"), PAIRS, ids=str)
+def test_autocast_gives_the_dtypes_that_torch_gives(name: str, options: dict) -> None:
+    """Where torch has one rule; what it does besides stands in docs/beside-torch.md."""
+    dtypes = []
+    for module in (gatewise, nn):
+        layer = getattr(module, name)(5, 7, 2, bidirectional=True, **options)
+        with torch.autocast("cpu", torch.bfloat16):
+            output, state = layer(torch.randn(6, 4, 5).bfloat16())
+        dtypes.append([output.dtype, *(s.dtype for s in tensors(state))])
+    assert dtypes[0] == dtypes[1] == [torch.bfloat16] * len(dtypes[0])
+
+
 def test_activation_checkpointing() -> None:
     layer = randomize(gatewise.LSTM(3, 4, dtype=DOUBLE))
     x = torch.randn(5, 2, 3, dtype=DOUBLE, requires_grad=True)

@@ -1,0 +1,11 @@
+"""What pytest is told once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")

@@ -24,9 +24,6 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 
 import gatewise
 
-# torch's LSTM says so once, in float32 and below; it is no fault.
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
-
 DOUBLE = torch.float64
 T, B, I, H = 5, 3, 3, 4
 DEEP = {"num_layers": 2, "bidirectional": True}

@@ -226,7 +226,7 @@ def test_mapped_over_lengths_and_resets() -> None:
 def test_compiled_once_and_exported_with_lengths_and_resets() -> None:
     layer = make(cells.lstm_projected, learn_state=True)
     torch._dynamo.reset()
-    graphs: list[object] = []
+    graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, given: list[Tensor]) -> Callable[..., object]:
         graphs.append(graph)
@@ -242,9 +242,10 @@ def test_compiled_once_and_exported_with_lengths_and_resets() -> None:
             results.append((*made, *torch.autograd.grad(sum(r.square().sum() for r in made), layer.parameters())))
         for a, b in zip(*results, strict=True):
             assert_close(a, b, FLOAT64)
-    assert len(graphs) == 1
+    scans = [[n for n in g.graph.nodes if n.target is torch.ops.gatewise.scan] for g in graphs]
+    assert [len(nodes) for nodes in scans if nodes] == [4]  # one graph, of two layers in two directions
     T, B = torch.export.Dim("T", min=2, max=99), torch.export.Dim("B", min=2, max=99)
-    axes = {"input": {0: T, 1: B}, "lengths": {0: B}, "resets": {0: T, 1: B}, "hx": None}
+    axes = {"input": {0: T, 1: B}, "lengths": {0: B}, "resets": {0: T, 1: B}}
     x, _ = inputs(layer)
     program = torch.export.export(layer, (x,), {"lengths": LENGTHS, "resets": RESETS}, dynamic_shapes=axes)
     x = torch.randn(9, 3, 3, dtype=DOUBLE)

@@ -214,10 +214,13 @@ class Layer(nn.Module):
         masks = draw_masks(cell, x.shape[0], x.shape[1], sizes, states[0])
         reverse = suffix.endswith("_reverse")
         if reverse:
-            # A cut between t-1 and t comes, on the way back, before t-1. What is not active lies at the front then,
-            # where hx is held until the sequence's end.
+            # What is not active lies at the front then, where hx is held until the sequence's end.
             x, active = x.flip(0), active.flip(0)
-            resets = torch.cat([torch.zeros_like(resets[:1]), resets[1:].flip(0)])
+            if resets.shape[0]:
+                # A cut between t-1 and t comes, on the way back, before t-1: one step later. (Rolled and not sliced,
+                # since a size of T-1 would make torch.compile treat T = 2 apart.)
+                first = torch.arange(resets.shape[0], device=resets.device).unsqueeze(1) == 0
+                resets = resets.flip(0).roll(1, 0) & ~first
         inputs = Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
         output, finals = scan(cell, inputs)
         return output.flip(0) if reverse else output, finals

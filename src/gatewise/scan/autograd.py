@@ -97,12 +97,12 @@ def _distinct(inputs: Sequence[Tensor], made: Sequence[Tensor]) -> tuple[Tensor,
 
 
 def _input_gradients(
-    graph: Graph, tensors: Sequence[Tensor], flat: Sequence[Tensor], weights: bool
+    graph: Graph, tensors: Sequence[Tensor], output: Tensor, flat: Sequence[Tensor], weights: bool
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of a scan's flat tensors, from what the backward scan made."""
+    """The gradients of a scan's flat tensors, from its output and what the backward scan made."""
     gradients = Gradients.of(graph, flat)
-    products = finish(graph, Inputs.of(graph, tensors), gradients) if weights else (None,) * WEIGHTS
-    made = (gradients.x, *products, *gradients.states)
+    products = finish(graph, Inputs.of(graph, tensors), output, gradients) if weights else (None,) * WEIGHTS
+    made = (gradients.columns[0], *products, *gradients.states)
     return (*made, *(None,) * (len(tensors) - len(made)))
 
 
@@ -156,7 +156,8 @@ class Scan(torch.autograd.Function):
         tensors, kept = saved[: ctx.count], saved[ctx.count :]
         given = _given(graph, tensors, kept, g)
         flat = ScanBackward.apply(graph, ctx.count, len(given), *tensors, *kept, *given)
-        return (None, *_input_gradients(graph, tensors, flat, any(ctx.needs_input_grad[2 : 1 + STATES])))
+        # kept[0] is the output, with its own graph: finish reads it, and may be differentiated again.
+        return (None, *_input_gradients(graph, tensors, kept[0], flat, any(ctx.needs_input_grad[2 : 1 + STATES])))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -223,8 +224,7 @@ class ScanBackward(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         states, kept = len(graph.states), len(tensors) - count - g
         batch_axes = [*_batch_axes(graph), *(1,) * kept, 1, *(0,) * states]
-        operands = len(backward_plan(graph).operands)
-        made_axes = [1, *(0,) * states, 0] + [1] * (len(graph.vectors) + 2 * operands)
+        made_axes = [*(0,) * states, 0, *(1,) * len(backward_plan(graph).columns)]
 
         def run(*t: Tensor) -> tuple[Tensor, ...]:
             made: tuple[Tensor, ...] = ScanBackward.apply(graph, count, g, *t)
@@ -293,16 +293,11 @@ def _(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
 def _(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
     cell = _graph_of(graph)
     inputs = Inputs.of(cell, tensors)
-    time_batch, hidden, projected = inputs.x.shape[:2], inputs.hidden_size, inputs.projected_size
-    operands = backward_plan(cell).operands
-    made = [len(o.gates) * hidden if o.gates else projected for o in operands]
-    read = [projected if o.gates else hidden for o in operands]
-    widths = [*(hidden for _ in cell.vectors), *made, *read]
+    widths = [column.width(inputs) for column in backward_plan(cell).columns]
     return [
-        inputs.x.new_empty(inputs.x.shape),
         *(s.new_empty(s.shape) for s in inputs.states),
         inputs.x.new_empty(inputs.x.shape[1], inputs.initial.shape[0]),
-        *(inputs.x.new_empty(*time_batch, width) for width in widths),
+        *(inputs.x.new_empty(*inputs.x.shape[:2], width) for width in widths),
     ]
 
 
@@ -318,7 +313,7 @@ def _backward(ctx: Any, g: list[Tensor | None]) -> tuple[Any, ...]:
     tensors, kept = saved[: ctx.count], saved[ctx.count :]
     given = _given(graph, tensors, kept, g)
     flat = torch.ops.gatewise.scan_backward(ctx.graph, list(tensors), list(kept), given)
-    return None, None, list(_input_gradients(graph, tensors, flat, True))
+    return None, None, list(_input_gradients(graph, tensors, kept[0], flat, True))
 
 
 scan_op.register_autograd(_backward, setup_context=_setup)

@@ -71,65 +71,67 @@ class Inputs(NamedTuple):
 class Gradients(NamedTuple):
     """What a backward scan makes; `finish` in stages.py makes the weights' gradients of it.
 
-    x: (T, B, G*H). states: the gradients of the states before the first step.
+    states: the gradients of the states before the first step.
     initial: what each sample gives to that of the states after a reset, (B, H + …) or (B, 0).
-    vectors: for each learned vector its gradient at each step, (T, B, H).
-    made, read: for each operand of `backward_plan(graph).operands`, the gradient of what its projections
-    made, (T, B, G*H) or (T, B, P), and the values that they read, (T, B, P) or (T, B, H).
+    columns: what was made at each step, (T, B, width) each, in the order of `backward_plan(graph).columns`.
     """
 
-    x: Tensor
     states: tuple[Tensor, ...]
     initial: Tensor
-    vectors: tuple[Tensor, ...]
-    made: tuple[Tensor, ...]
-    read: tuple[Tensor, ...]
+    columns: tuple[Tensor, ...]
 
     def flat(self) -> tuple[Tensor, ...]:
         """The tensors in a row, as autograd and operators take them."""
-        return (self.x, *self.states, self.initial, *self.vectors, *self.made, *self.read)
+        return (*self.states, self.initial, *self.columns)
 
     @staticmethod
     def of(graph: Graph, tensors: Sequence[Tensor]) -> Gradients:
         """The inverse of `flat`."""
-        rest = iter(tensors)
-        operands = range(len(backward_plan(graph).operands))
-        return Gradients(
-            x=next(rest),
-            states=tuple(next(rest) for _ in graph.states),
-            initial=next(rest),
-            vectors=tuple(next(rest) for _ in graph.vectors),
-            made=tuple(next(rest) for _ in operands),
-            read=tuple(next(rest) for _ in operands),
-        )
+        states = len(graph.states)
+        return Gradients(tuple(tensors[:states]), tensors[states], tuple(tensors[states + 1 :]))
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a backward scan makes at every step: nodes of the backward graph, side by side, each of one size, H or P."""
+
+    nodes: tuple[int, ...]
+    size: str
+
+    def width(self, inputs: Inputs) -> int:
+        return len(self.nodes) * (inputs.projected_size if self.size == "P" else inputs.hidden_size)
 
 
 @dataclass(frozen=True)
 class Operand:
     """A value of the cell that is projected, onto gates or by the output projection (gates = ()).
 
-    value: the backward graph's node that holds it. gradients: the backward graph's gradient of each
-    projection, in the order of `gates`.
+    made: the column of the gradients of what the projections made, in the order of `gates`.
+    read: the column of the value; None where it is the first state before the step, which the output has.
     """
 
     gates: tuple[str, ...]
-    value: int
-    gradients: tuple[int, ...]
+    made: int
+    read: int | None
 
 
 @dataclass(frozen=True)
 class BackwardPlan:
     """What an executor needs to know of a cell's backward scan.
 
-    graph: the backward graph. outputs: its outputs by label.
+    graph: the backward graph. states: its node of each state's gradient before the step.
     kept: the cell's nodes whose values of every step forward keeps for it, each once: the new states, of
         which the first is the layer's output, and then what else it reads.
+    columns: what is made of every step, each once. The first is the gradient of x, in the order of its gates.
+    vectors: the column of each learned vector's gradient.
     operands: what is projected; each gives a product for the weights' gradients.
     """
 
     graph: Graph
-    outputs: dict[str, int]
+    states: tuple[int, ...]
     kept: tuple[int, ...]
+    columns: tuple[Column, ...]
+    vectors: tuple[int, ...]
     operands: tuple[Operand, ...]
 
 
@@ -138,6 +140,14 @@ def backward_plan(graph: Graph) -> BackwardPlan:
     """The plan of a cell's backward scan."""
     back = backward(graph)
     outputs = dict(back.outputs)
+    columns: dict[Column, int] = {}
+
+    def column(size: str, *nodes: int) -> int:
+        # Equal wishes are one: an LSTM's gates get the same gradients through x and through h.
+        return columns.setdefault(Column(nodes, size), len(columns))
+
+    column("H", *(outputs[f"input {gate}"] for gate in graph.input_gates))
+    vectors = tuple(column("H", outputs[f"vector {name}"]) for name in graph.vectors)
     operands = []
     for op in ("project", "output"):
         readers: dict[int, list[int]] = {}
@@ -147,11 +157,15 @@ def backward_plan(graph: Graph) -> BackwardPlan:
         for node_read, projections in readers.items():
             projections.sort(key=lambda i: gate_rank(graph, i))
             gates = tuple(graph.nodes[i].key for i in projections if op == "project")
-            gradients = tuple(outputs[f"{op} %{i}"] for i in projections)
-            operands.append(Operand(gates, outputs[f"operand %{node_read}"], gradients))
-    states = [i for _, i in graph.outputs]
-    kept = dict.fromkeys([*states, *(int(node.key[1:]) for _, node in walk(back, "saved"))])
-    return BackwardPlan(back, outputs, tuple(kept), tuple(operands))
+            made = column("H" if gates else "P", *(outputs[f"{op} %{i}"] for i in projections))
+            value = outputs[f"operand %{node_read}"]
+            first = back.nodes[value].op == "state" and back.nodes[value].key == graph.states[0]
+            read = None if first else column("P" if gates and graph.projects_output else "H", value)
+            operands.append(Operand(gates, made, read))
+    new = [i for _, i in graph.outputs]
+    kept = dict.fromkeys([*new, *(int(node.key[1:]) for _, node in walk(back, "saved"))])
+    states = tuple(outputs[f"state {state}"] for state in graph.states)
+    return BackwardPlan(back, states, tuple(kept), tuple(columns), vectors, tuple(operands))
 
 
 def gate_rank(graph: Graph, i: int) -> int:

@@ -179,24 +179,12 @@ def reverse(
     Args:
         graph: the cell. inputs: what forward read.
         kept: what forward made of `backward_plan(graph).kept`, (T, B, size) each.
-        g_output: the gradient of the first state at each step, (T, B, size); 0 where `active` is not.
+        g_output: the gradient of the first state at each step, (T, B, size).
         g_states: the gradients of the states after the last step.
     """
     plan = backward_plan(graph)
-    size, projected = inputs.hidden_size, inputs.projected_size
-    inputs_made = tuple(plan.outputs[f"input {gate}"] for gate in graph.input_gates)
-    vectors_made = [plan.outputs[f"vector {name}"] for name in graph.vectors]
-    states_made = [plan.outputs[f"state {name}"] for name in graph.states]
-    # What is wanted of every step, with the width of each part. Equal wishes (an LSTM's gates get the
-    # same gradients through x and through h) are one.
-    widths: dict[tuple[int, ...], int] = {inputs_made: size}
-    widths.update({(v,): size for v in vectors_made})
-    for operand in plan.operands:
-        widths[operand.gradients] = size if operand.gates else projected
-        widths[operand.value,] = projected if operand.gates else size
-    columns: dict[tuple[int, ...], list[Tensor]] = {nodes: [] for nodes in widths}
-
-    run = Interpreter(graph, plan.graph, inputs, list(plan.outputs.values()))
+    columns: list[list[Tensor]] = [[] for _ in plan.columns]
+    run = Interpreter(graph, plan.graph, inputs, [*plan.states, *(i for c in plan.columns for i in c.nodes)])
     _feed_gates(run, graph, inputs)
     values = dict(zip(plan.kept, kept, strict=True))
     for i, value in values.items():
@@ -214,24 +202,20 @@ def reverse(
             run.set("state", name, state)
             run.set("grad", name, g)
         run.step(t)
-        made = [run.full(i, g.shape[1], g) for i, g in zip(states_made, carry, strict=True)]
-        carry = _where(active[t], made, carry) if active else made
+        before_t = [run.full(i, g.shape[1], g) for i, g in zip(plan.states, carry, strict=True)]
+        if active:  # where a step is not taken the output is the state as it was
+            before_t = _where(active[t], before_t, [carry[0] + g_output[t], *carry[1:]])
+        carry = before_t
         if resets:
             zeros = [torch.zeros_like(g) for g in carry]
             g_initial = g_initial + torch.cat(_where(resets[t], carry, zeros), 1)
             carry = _where(resets[t], zeros, carry)
-        for nodes, column in columns.items():
-            parts = [run.full(i, widths[nodes], inputs.x) for i in nodes]
-            column.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
+        for column, made in zip(plan.columns, columns, strict=True):
+            width = column.width(inputs) // len(column.nodes)
+            parts = [run.full(i, width, inputs.x) for i in column.nodes]
+            made.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
 
-    stacked = {nodes: torch.stack(columns.pop(nodes)[::-1]) for nodes in list(columns)}
+    stacked = [torch.stack(columns.pop(0)[::-1]) for _ in plan.columns]  # the steps of one are freed before the next
     if active:  # a step that was not taken may have made anything, NaN among it
-        stacked = {n: torch.where(inputs.active.unsqueeze(2), s, torch.zeros_like(s)) for n, s in stacked.items()}
-    return Gradients(
-        x=stacked[inputs_made],
-        states=tuple(carry),
-        initial=g_initial,
-        vectors=tuple(stacked[v,] for v in vectors_made),
-        made=tuple(stacked[operand.gradients] for operand in plan.operands),
-        read=tuple(stacked[operand.value,] for operand in plan.operands),
-    )
+        stacked = [torch.where(inputs.active.unsqueeze(2), s, torch.zeros_like(s)) for s in stacked]
+    return Gradients(tuple(carry), g_initial, tuple(stacked))

@@ -49,14 +49,20 @@ def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], l
     return tuple(masks)
 
 
-def finish(graph: Graph, inputs: Inputs, gradients: Gradients) -> tuple[Tensor, ...]:
-    """The gradients of weight_hh, bias_hh, weight_hr, vectors and initial: one product an operand, over all steps."""
-    size = inputs.hidden_size
+def finish(graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients) -> tuple[Tensor, ...]:
+    """The gradients of weight_hh, bias_hh, weight_hr, vectors and initial: one product an operand, over all steps.
+
+    Args:
+        graph: the cell. inputs: what the scan read. output: the first state after each step, (T, B, size).
+        gradients: what the backward scan made.
+    """
+    size, plan = inputs.hidden_size, backward_plan(graph)
     weights: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
     biases: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
     weight_hr = torch.zeros_like(inputs.weight_hr)
-    for operand, made, read in zip(backward_plan(graph).operands, gradients.made, gradients.read, strict=True):
-        made = made.flatten(0, 1)
+    for operand in plan.operands:
+        made = gradients.columns[operand.made].flatten(0, 1)
+        read = first_before(inputs, output) if operand.read is None else gradients.columns[operand.read]
         product = made.t() @ read.flatten(0, 1)
         if not operand.gates:
             weight_hr = weight_hr + product
@@ -66,9 +72,17 @@ def finish(graph: Graph, inputs: Inputs, gradients: Gradients) -> tuple[Tensor, 
             biases[gate].append(sums)
     weight_hh = _stack([sum(parts) for parts in weights.values()], inputs.weight_hh)
     bias_hh = _stack([sum(parts) for parts in biases.values()], inputs.bias_hh)
-    vectors = [v.sum((0, 1)) for v in gradients.vectors]
+    vectors = [gradients.columns[v].sum((0, 1)) for v in plan.vectors]
     stacked = torch.stack(vectors) if vectors else torch.zeros_like(inputs.vectors)
     return weight_hh, bias_hh, weight_hr, stacked, gradients.initial.sum(0)
+
+
+def first_before(inputs: Inputs, output: Tensor) -> Tensor:
+    """The first state before each step, (T, B, size)."""
+    before = torch.cat([inputs.states[0].unsqueeze(0), output[:-1]])
+    if inputs.resets.shape[0]:
+        before = torch.where(inputs.resets.unsqueeze(2), inputs.initial[: before.shape[2]], before)
+    return before
 
 
 def _stack(blocks: list[Any], like: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ clean:  ## remove .venv and the caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp alone is no proof: the Python under .venv vanishes when the system's is upgraded.
-$(READY): pyproject.toml constraints.txt $(shell test -x $(BIN)/python || echo gone)
+$(READY): pyproject.toml setup.py constraints.txt $(wildcard src/gatewise/scan/csrc/*) $(shell test -x $(BIN)/python || echo gone)
 	@set -e; \
 	if [ -f $(READY) ] && [ -x $(BIN)/python ]; then \
 	  echo "bringing .venv up to date"; \

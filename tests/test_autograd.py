@@ -162,8 +162,10 @@ def test_the_operators_pass_opcheck(name: str, cut: bool) -> None:
     masks = draw_masks(graph, 5, 2, {"H": 4, "P": 2}, x)
     learned = [t.detach().requires_grad_() for t in (x, *layer._recurrent_weights("_l0"), initial, *states)]
     tensors = [*learned, *flags, *masks]
-    torch.library.opcheck(torch.ops.gatewise.scan, (graph.text, True, tensors))
+    torch.library.opcheck(torch.ops.gatewise.scan, (graph.text, "auto", True, tensors))
     plain = [t.detach() for t in tensors]
-    output, *rest = torch.ops.gatewise.scan(graph.text, True, plain)
+    output, *rest = torch.ops.gatewise.scan(graph.text, "auto", True, plain)
     g = [torch.randn_like(t) for t in (output, *states)]
-    torch.library.opcheck(torch.ops.gatewise.scan_backward, (graph.text, plain, [output, *rest[len(states) :]], g))
+    torch.library.opcheck(
+        torch.ops.gatewise.scan_backward, (graph.text, "auto", plain, [output, *rest[len(states) :]], g)
+    )

@@ -47,6 +47,7 @@ class Layer(nn.Module):
     bidirectional: bool
     proj_size: int
     learn_state: bool = False
+    executor: str = "auto"  # what runs the steps; "reference" and "cpu" can be set, and fail where they can't run
     _all_weights: list[list[str]]  # the names, as in torch.nn's layers
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers
 
@@ -222,7 +223,7 @@ class Layer(nn.Module):
                 first = torch.arange(resets.shape[0], device=resets.device).unsqueeze(1) == 0
                 resets = resets.flip(0).roll(1, 0) & ~first
         inputs = Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
-        output, finals = scan(cell, inputs)
+        output, finals = scan(cell, inputs, self.executor)
         return output.flip(0) if reverse else output, finals
 
     def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.jit._trace import is_tracing
 
 from gatewise.graph.graph import Graph
-from gatewise.scan import reference
+from gatewise.scan.executors import choose
 from gatewise.scan.plan import WEIGHTS, Gradients, Inputs, backward_plan
 from gatewise.scan.stages import finish
 
@@ -26,11 +26,11 @@ from gatewise.scan.stages import finish
 STATES = 1 + WEIGHTS  # the first state's place
 
 
-def scan(graph: Graph, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
+def scan(graph: Graph, inputs: Inputs, executor: str = "auto") -> tuple[Tensor, tuple[Tensor, ...]]:
     """Run a cell over T steps.
 
     Args:
-        graph: the cell. inputs: see `Inputs`.
+        graph: the cell. inputs: see `Inputs`. executor: see `choose` in executors.py.
 
     Returns:
         The output, which is the first state after each step, (T, B, size), and each state after the last.
@@ -40,11 +40,11 @@ def scan(graph: Graph, inputs: Inputs) -> tuple[Tensor, tuple[Tensor, ...]]:
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if torch.compiler.is_compiling() or is_tracing():
         keep = differentiated or is_tracing()  # a trace is run with gradients and without
-        made: Sequence[Tensor] = torch.ops.gatewise.scan(graph.text, keep, list(tensors))
+        made: Sequence[Tensor] = torch.ops.gatewise.scan(graph.text, executor, keep, list(tensors))
     elif torch._C._are_functorch_transforms_active() or (differentiated and not _dual()):
-        made = Scan.apply(graph, *tensors)
+        made = Scan.apply(graph, executor, *tensors)
     else:
-        made = run_forward(graph, False, tensors)
+        made = run_forward(graph, executor if not _dual() else "reference", False, tensors)
     output = made[0]
     if inputs.active.shape[0]:
         output = torch.where(inputs.active.unsqueeze(2), output, torch.zeros_like(output))
@@ -62,18 +62,20 @@ def _dual() -> bool:
 # --- from flat tensors to flat tensors, by an executor ----------------------------------------------
 
 
-def run_forward(graph: Graph, keep: bool, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """`Inputs`, flat -> (output, *states, *what backward needs if `keep`)."""
-    kept = backward_plan(graph).kept if keep else (graph.outputs[0][1],)  # the first is the output in both
-    states, (output, *rest) = reference.forward(graph, Inputs.of(graph, tensors), kept)
+def run_forward(graph: Graph, executor: str, keep: bool, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """`Inputs`, flat -> (output, *states, *what backward needs besides the output if `keep`)."""
+    inputs = Inputs.of(graph, tensors)
+    extras = backward_plan(graph).extras if keep else ()
+    states, (output, *rest) = choose(executor, graph, inputs)[0].forward(graph, inputs, extras, keep)
     return _distinct(tensors, (output, *states, *rest))
 
 
 def run_backward(
-    graph: Graph, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor]
+    graph: Graph, executor: str, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Forward's inputs, its output with what it kept, and the gradients of (output, *states) -> `Gradients`, flat."""
-    made = reference.reverse(graph, Inputs.of(graph, tensors), kept, g[0], g[1:])
+    inputs = Inputs.of(graph, tensors)
+    made = choose(executor, graph, inputs)[0].reverse(graph, inputs, kept, g[0], g[1:])
     return _distinct((*tensors, *kept, *g), made.flat())
 
 
@@ -130,19 +132,19 @@ def _zeros_for_none(g: Sequence[Tensor | None], likes: Sequence[Tensor]) -> list
 
 
 class Scan(torch.autograd.Function):
-    """(graph, *inputs) -> (output, *states, *kept).
+    """(graph, executor, *inputs) -> (output, *states, *kept).
 
-    What is kept for backward (`backward_plan(graph).kept`, whose first is the output) is among the outputs
-    only because `setup_context` can't see anything else.
+    What is kept for backward besides the output is among the outputs only because `setup_context` can't see
+    anything else.
     """
 
     @staticmethod
-    def forward(graph: Graph, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return run_forward(graph, True, tensors)
+    def forward(graph: Graph, executor: str, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return run_forward(graph, executor, True, tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.graph, *tensors = inputs
+        ctx.graph, ctx.executor, *tensors = inputs
         kept = output[1 + len(ctx.graph.states) :]
         ctx.count, ctx.made = len(tensors), len(output)
         ctx.mark_non_differentiable(*kept)
@@ -155,36 +157,45 @@ class Scan(torch.autograd.Function):
         graph, saved = ctx.graph, ctx.saved_tensors  # read once: each reading unpacks anew (checkpointing)
         tensors, kept = saved[: ctx.count], saved[ctx.count :]
         given = _given(graph, tensors, kept, g)
-        flat = ScanBackward.apply(graph, ctx.count, len(given), *tensors, *kept, *given)
+        flat = ScanBackward.apply(graph, ctx.executor, ctx.count, len(given), *tensors, *kept, *given)
         # kept[0] is the output, with its own graph: finish reads it, and may be differentiated again.
-        return (None, *_input_gradients(graph, tensors, kept[0], flat, any(ctx.needs_input_grad[2 : 1 + STATES])))
+        weights = any(ctx.needs_input_grad[3 : 2 + STATES])
+        return (None, None, *_input_gradients(graph, tensors, kept[0], flat, weights))
 
     @staticmethod
-    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    def jvp(ctx: Any, _graph: None, _executor: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         end = STATES + len(ctx.graph.states)
         primals, fixed = ctx.saved_tensors[:end], ctx.saved_tensors[end:]
-        made = _jvp(lambda *tensors: run_forward(ctx.graph, False, (*tensors, *fixed)), primals, tangents[:end])
+        made = _jvp(
+            lambda *tensors: run_forward(ctx.graph, "reference", False, (*tensors, *fixed)), primals, tangents[:end]
+        )
         return (*made, *(None,) * (ctx.made - len(made)))
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], graph: Graph, *tensors: Tensor
+        info: Any, in_dims: tuple[int | None, ...], graph: Graph, executor: str, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        made_axes = [1, *(0,) * len(graph.states)] + [1] * (len(backward_plan(graph).kept) - 1)
-        axes = _batch_axes(graph)
-        return _fold(info.batch_size, in_dims[1:], tensors, axes, made_axes, lambda *t: Scan.apply(graph, *t))
+        states = len(graph.states)
+        made_axes = [1, *(0,) * states] + [1] * (states - 1 + len(backward_plan(graph).extras))
+
+        def run(*t: Tensor) -> tuple[Tensor, ...]:
+            made: tuple[Tensor, ...] = Scan.apply(graph, executor, *t)
+            return made
+
+        return _fold(info.batch_size, in_dims[2:], tensors, _batch_axes(graph), made_axes, run)
 
 
 class ScanBackward(torch.autograd.Function):
-    """(graph, counts, *inputs, *kept, *g) -> `Gradients`, flat; differentiable, by the reference."""
+    """(graph, executor, counts, *inputs, *kept, *g) -> `Gradients`, flat; differentiable, by the reference."""
 
     @staticmethod
-    def forward(graph: Graph, count: int, g: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return run_backward(graph, tensors[:count], tensors[count : len(tensors) - g], tensors[len(tensors) - g :])
+    def forward(graph: Graph, executor: str, count: int, g: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        kept, given = tensors[count : len(tensors) - g], tensors[len(tensors) - g :]
+        return run_backward(graph, executor, tensors[:count], kept, given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.graph, ctx.count, ctx.g, *tensors = inputs
+        ctx.graph, _, ctx.count, ctx.g, *tensors = inputs
         ctx.kept = len(tensors) - ctx.count - ctx.g
         # The kept values are functions of the inputs, and are made again from them when differentiated.
         used = (*tensors[: ctx.count], *tensors[len(tensors) - ctx.g :])
@@ -200,8 +211,8 @@ class ScanBackward(torch.autograd.Function):
 
         def whole(*tensors: Tensor) -> tuple[Tensor, ...]:
             inputs = (*tensors[:end], *fixed)
-            output, *rest = run_forward(graph, True, inputs)
-            return run_backward(graph, inputs, (output, *rest[len(graph.states) :]), tensors[end:])
+            output, *rest = run_forward(graph, "reference", True, inputs)
+            return run_backward(graph, "reference", inputs, (output, *rest[len(graph.states) :]), tensors[end:])
 
         return whole, (*saved[:end], *saved[ctx.count :])
 
@@ -210,27 +221,28 @@ class ScanBackward(torch.autograd.Function):
         whole, primals = ScanBackward._whole(ctx)
         made = torch.func.vjp(whole, *primals)[1](gg)
         end = len(primals) - ctx.g
-        return (None, None, None, *made[:end], *(None,) * (ctx.count - end + ctx.kept), *made[end:])
+        return (None, None, None, None, *made[:end], *(None,) * (ctx.count - end + ctx.kept), *made[end:])
 
     @staticmethod
-    def jvp(ctx: Any, _graph: None, _count: None, _g: None, *tangents: Tensor | None) -> tuple[Tensor, ...]:
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, ...]:
         whole, primals = ScanBackward._whole(ctx)
+        tangents = tangents[4:]
         given = (*tangents[: len(primals) - ctx.g], *tangents[ctx.count + ctx.kept :])
         return _jvp(whole, primals, given)
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], graph: Graph, count: int, g: int, *tensors: Tensor
+        info: Any, in_dims: tuple[int | None, ...], graph: Graph, executor: str, count: int, g: int, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         states, kept = len(graph.states), len(tensors) - count - g
         batch_axes = [*_batch_axes(graph), *(1,) * kept, 1, *(0,) * states]
         made_axes = [*(0,) * states, 0, *(1,) * len(backward_plan(graph).columns)]
 
         def run(*t: Tensor) -> tuple[Tensor, ...]:
-            made: tuple[Tensor, ...] = ScanBackward.apply(graph, count, g, *t)
+            made: tuple[Tensor, ...] = ScanBackward.apply(graph, executor, count, g, *t)
             return made
 
-        return _fold(info.batch_size, in_dims[3:], tensors, batch_axes, made_axes, run)
+        return _fold(info.batch_size, in_dims[4:], tensors, batch_axes, made_axes, run)
 
 
 def _fold(
@@ -270,27 +282,29 @@ _graph_of = lru_cache(maxsize=256)(Graph.parse)  # operators' schemas carry stri
 
 
 @torch.library.custom_op("gatewise::scan", mutates_args=())
-def scan_op(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
-    return list(run_forward(_graph_of(graph), keep, tensors))
+def scan_op(graph: str, executor: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
+    return list(run_forward(_graph_of(graph), executor, keep, tensors))
 
 
 @torch.library.custom_op("gatewise::scan_backward", mutates_args=())
-def scan_backward_op(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
-    made = run_backward(_graph_of(graph), tensors, kept, g)
+def scan_backward_op(
+    graph: str, executor: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]
+) -> list[Tensor]:
+    made = run_backward(_graph_of(graph), executor, tensors, kept, g)
     return [t.contiguous() for t in made]  # as the fake below promises
 
 
 @scan_op.register_fake
-def _(graph: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
+def _(graph: str, executor: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
     cell = _graph_of(graph)
     inputs = Inputs.of(cell, tensors)
-    kept = backward_plan(cell).kept if keep else (cell.outputs[0][1],)
+    kept = [i for _, i in cell.outputs] + list(backward_plan(cell).extras) if keep else [cell.outputs[0][1]]
     steps = [inputs.x.new_empty(*inputs.x.shape[:2], inputs.width(cell, i)) for i in kept]
     return [steps[0], *(s.new_empty(s.shape) for s in inputs.states), *steps[1:]]
 
 
 @scan_backward_op.register_fake
-def _(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
+def _(graph: str, executor: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) -> list[Tensor]:
     cell = _graph_of(graph)
     inputs = Inputs.of(cell, tensors)
     widths = [column.width(inputs) for column in backward_plan(cell).columns]
@@ -302,7 +316,7 @@ def _(graph: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]) ->
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.graph, _, tensors = inputs
+    ctx.graph, ctx.executor, _, tensors = inputs
     states = len(_graph_of(ctx.graph).states)
     ctx.count = len(tensors)
     ctx.save_for_backward(*tensors, output[0], *output[1 + states :])
@@ -312,8 +326,8 @@ def _backward(ctx: Any, g: list[Tensor | None]) -> tuple[Any, ...]:
     graph, saved = _graph_of(ctx.graph), ctx.saved_tensors
     tensors, kept = saved[: ctx.count], saved[ctx.count :]
     given = _given(graph, tensors, kept, g)
-    flat = torch.ops.gatewise.scan_backward(ctx.graph, list(tensors), list(kept), given)
-    return None, None, list(_input_gradients(graph, tensors, kept[0], flat, True))
+    flat = torch.ops.gatewise.scan_backward(ctx.graph, ctx.executor, list(tensors), list(kept), given)
+    return None, None, None, list(_input_gradients(graph, tensors, kept[0], flat, True))
 
 
 scan_op.register_autograd(_backward, setup_context=_setup)

@@ -120,8 +120,7 @@ class BackwardPlan:
     """What an executor needs to know of a cell's backward scan.
 
     graph: the backward graph. states: its node of each state's gradient before the step.
-    kept: the cell's nodes whose values of every step forward keeps for it, each once: the new states, of
-        which the first is the layer's output, and then what else it reads.
+    extras: the cell's nodes whose values of every step forward keeps for it, besides the new states.
     columns: what is made of every step, each once. The first is the gradient of x, in the order of its gates.
     vectors: the column of each learned vector's gradient.
     operands: what is projected; each gives a product for the weights' gradients.
@@ -129,7 +128,7 @@ class BackwardPlan:
 
     graph: Graph
     states: tuple[int, ...]
-    kept: tuple[int, ...]
+    extras: tuple[int, ...]
     columns: tuple[Column, ...]
     vectors: tuple[int, ...]
     operands: tuple[Operand, ...]
@@ -162,10 +161,11 @@ def backward_plan(graph: Graph) -> BackwardPlan:
             first = back.nodes[value].op == "state" and back.nodes[value].key == graph.states[0]
             read = None if first else column("P" if gates and graph.projects_output else "H", value)
             operands.append(Operand(gates, made, read))
-    new = [i for _, i in graph.outputs]
-    kept = dict.fromkeys([*new, *(int(node.key[1:]) for _, node in walk(back, "saved"))])
+    new = {i for _, i in graph.outputs}
+    saved = dict.fromkeys(int(node.key[1:]) for _, node in walk(back, "saved"))
+    extras = tuple(i for i in saved if i not in new)
     states = tuple(outputs[f"state {state}"] for state in graph.states)
-    return BackwardPlan(back, states, tuple(kept), tuple(columns), vectors, tuple(operands))
+    return BackwardPlan(back, states, extras, tuple(columns), vectors, tuple(operands))
 
 
 def gate_rank(graph: Graph, i: int) -> int:

@@ -134,22 +134,26 @@ def _elementwise(graph: Graph, i: int, like: Tensor) -> Callable[..., Value]:
     return lambda *args: run(*(a if c is None else c for a, c in zip(args, fixed, strict=True)))
 
 
-def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def forward(
+    graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Run T steps.
 
     Args:
         graph: the cell. inputs: see `Inputs`.
-        keep: the nodes whose values of every step are wanted.
+        extras: the nodes whose values of every step are wanted besides the states'.
+        keep: whether all states are wanted of every step, or the first, which is the output, alone.
 
     Returns:
-        The states after the last step, and a (T, B, size) tensor for each node of `keep`.
+        The states after the last step, and (T, B, size) tensors: the states after each step, then the extras.
     """
     outputs = [i for _, i in graph.outputs]
-    run = Interpreter(graph, graph, inputs, [*outputs, *keep])
+    run = Interpreter(graph, graph, inputs, [*outputs, *extras])
     _feed_gates(run, graph, inputs)
     states = list(inputs.states)
     resets, active = inputs.resets.unsqueeze(2).unbind(0), inputs.active.unsqueeze(2).unbind(0)
-    columns: dict[int, list[Tensor]] = {i: [] for i in keep}
+    count = len(outputs) if keep else 1
+    columns: list[list[Tensor]] = [[] for _ in range(count + len(extras))]
     for t in range(inputs.x.shape[0]):
         if resets:
             states = _reset(inputs, resets[t], states)
@@ -158,12 +162,11 @@ def forward(graph: Graph, inputs: Inputs, keep: Sequence[int]) -> tuple[tuple[Te
         run.step(t)
         made = [run.full(i, inputs.width(graph, i), inputs.x) for i in outputs]
         states = _where(active[t], made, states) if active else made
-        for i, column in columns.items():
-            # What is kept of a new state is what the next step reads.
-            kept = states[outputs.index(i)] if i in outputs else run.full(i, inputs.width(graph, i), inputs.x)
-            column.append(kept)
-    stacked = {i: torch.stack(columns.pop(i)) for i in list(columns)}  # the steps of one are freed before the next
-    return tuple(states), tuple(stacked[i] for i in keep)
+        wanted = [*states[:count], *(run.full(i, inputs.width(graph, i), inputs.x) for i in extras)]
+        for column, value in zip(columns, wanted, strict=True):
+            column.append(value)
+    stacked = [torch.stack(columns.pop(0)) for _ in range(len(columns))]  # the steps of one are freed before the next
+    return tuple(states), tuple(stacked)
 
 
 def _feed_gates(run: Interpreter, graph: Graph, inputs: Inputs) -> None:
@@ -178,7 +181,7 @@ def reverse(
 
     Args:
         graph: the cell. inputs: what forward read.
-        kept: what forward made of `backward_plan(graph).kept`, (T, B, size) each.
+        kept: what forward made of every step: all states, and the extras of `backward_plan(graph)`.
         g_output: the gradient of the first state at each step, (T, B, size).
         g_states: the gradients of the states after the last step.
     """
@@ -186,11 +189,10 @@ def reverse(
     columns: list[list[Tensor]] = [[] for _ in plan.columns]
     run = Interpreter(graph, plan.graph, inputs, [*plan.states, *(i for c in plan.columns for i in c.nodes)])
     _feed_gates(run, graph, inputs)
-    values = dict(zip(plan.kept, kept, strict=True))
-    for i, value in values.items():
+    for i, value in zip([*(i for _, i in graph.outputs), *plan.extras], kept, strict=True):
         run.feed("saved", f"%{i}", value)
     run.feed("grad", f"%{graph.outputs[0][1]}", g_output)
-    before = [[s0, *values[i].unbind(0)[:-1]] for s0, (_, i) in zip(inputs.states, graph.outputs, strict=True)]
+    before = [[s0, *column.unbind(0)[:-1]] for s0, column in zip(inputs.states, kept, strict=False)]
     resets, active = inputs.resets.unsqueeze(2).unbind(0), inputs.active.unsqueeze(2).unbind(0)
     carry = list(g_states)
     g_initial = inputs.x.new_zeros(run.batch, inputs.initial.shape[0])

@@ -1,0 +1,23 @@
+// AVX2: chosen at load time where the machine has it.
+#include "program.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+// Before the target is set, so that no inline function of the library is compiled for it and used elsewhere.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <thread>
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define BYTES 32
+#define ROWS {6,6,4,3}
+#define NAME run_avx2
+#include "kernels.h"
+#pragma GCC pop_options
+#else
+namespace gatewise {
+void run_avx2(const Program &, const Run &, bool) {}
+}  // namespace gatewise
+#endif

@@ -1,0 +1,23 @@
+// AVX512: chosen at load time where the machine has it.
+#include "program.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+// Before the target is set, so that no inline function of the library is compiled for it and used elsewhere.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <thread>
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+#define BYTES 64
+#define ROWS {12,12,8,6}
+#define NAME run_avx512
+#include "kernels.h"
+#pragma GCC pop_options
+#else
+namespace gatewise {
+void run_avx512(const Program &, const Run &, bool) {}
+}  // namespace gatewise
+#endif

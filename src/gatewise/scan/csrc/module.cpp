@@ -1,0 +1,162 @@
+// The binding: a program is read once, from numbers; a run is told where its tensors lie. Python's stable interface
+// alone is used, no header of torch's, so one binary serves every Python from 3.11 on and every torch.
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <cstring>
+
+#include "program.h"
+
+using namespace gatewise;
+
+namespace {
+
+struct Choice {
+    const char *name;
+    Kernel kernel;
+};
+
+Choice choose() {
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw"))
+        return {"avx512", run_avx512};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {"avx2", run_avx2};
+#endif
+    return {"portable", run_portable};
+}
+
+// Reads 64-bit numbers in a row.
+struct Reader {
+    const int64_t *p, *end;
+    bool good = true;
+    int64_t next() { return p < end ? *p++ : (good = false, 0); }
+    std::vector<int32_t> list() {
+        std::vector<int32_t> made;
+        for (int64_t n = next(); n > 0 && good; n--) made.push_back(int32_t(next()));
+        return made;
+    }
+};
+
+bool read(Program &program, Reader &in, const double *numbers, int64_t count) {
+    auto number = [&](int64_t i) { return i < 0 || i >= count ? 0.0 : numbers[i]; };
+    program.reverse = in.next();
+    program.slots = int32_t(in.next());
+    program.rows = int32_t(in.next());
+    for (int64_t i = 0, n = in.next(); i < n && in.good; i++) program.constants.push_back(number(i));
+    for (int64_t n = in.next(); n > 0 && in.good; n--) {
+        Stage stage;
+        stage.size = int32_t(in.next());
+        for (int64_t k = in.next(); k > 0 && in.good; k--) {
+            Mean mean;
+            mean.to = int32_t(in.next()), mean.operand = int32_t(in.next()), mean.size = int32_t(in.next());
+            stage.means.push_back(mean);
+        }
+        for (int64_t k = in.next(); k > 0 && in.good; k--) {
+            Product product;
+            product.weight = int32_t(in.next()), product.operand = int32_t(in.next());
+            product.blocks = in.list(), product.to = in.list(), product.bias = in.list();
+            stage.products.push_back(product);
+        }
+        for (int64_t k = in.next(); k > 0 && in.good; k--) {
+            Instruction i;
+            i.op = int32_t(in.next()), i.to = int32_t(in.next());
+            i.a = int32_t(in.next()), i.b = int32_t(in.next()), i.c = int32_t(in.next());
+            i.p = number(in.next()), i.q = number(in.next());
+            if (i.op < 0 || i.op >= OPS) return false;
+            stage.tape.push_back(i);
+        }
+        program.stages.push_back(stage);
+    }
+    for (int64_t n = in.next(); n > 0 && in.good; n--) {
+        State s;
+        s.before = int32_t(in.next()), s.after = int32_t(in.next()), s.size = int32_t(in.next());
+        s.came = int32_t(in.next()), s.seed = int32_t(in.next());
+        program.states.push_back(s);
+    }
+    for (int64_t n = in.next(); n > 0 && in.good; n--) {
+        Scratch s;
+        s.array = int32_t(in.next()), s.size = int32_t(in.next()), s.parts = int32_t(in.next());
+        program.scratch.push_back(s);
+    }
+    program.columns = in.list();
+    return in.good;
+}
+
+void forget(PyObject *capsule) {
+    delete static_cast<Program *>(PyCapsule_GetPointer(capsule, "gatewise.Program"));
+}
+
+// program(integers: bytes of int64, numbers: bytes of float64) -> a program
+PyObject *make_program(PyObject *, PyObject *args) {
+    const char *integers, *numbers;
+    Py_ssize_t length, count;
+    if (!PyArg_ParseTuple(args, "y#y#", &integers, &length, &numbers, &count)) return nullptr;
+    Program *program = new Program;
+    std::vector<int64_t> aligned(length / 8);
+    std::vector<double> doubles(count / 8);
+    std::memcpy(aligned.data(), integers, aligned.size() * 8);
+    std::memcpy(doubles.data(), numbers, doubles.size() * 8);
+    Reader in{aligned.data(), aligned.data() + aligned.size()};
+    if (!read(*program, in, doubles.data(), int64_t(doubles.size()))) {
+        delete program;
+        PyErr_SetString(PyExc_ValueError, "not a program");
+        return nullptr;
+    }
+    return PyCapsule_New(program, "gatewise.Program", forget);
+}
+
+// run(program, isa, integers: bytes of int64): see the fields below, in their order
+PyObject *run_program(PyObject *, PyObject *args) {
+    PyObject *capsule;
+    int isa;
+    const char *bytes;
+    Py_ssize_t length;
+    if (!PyArg_ParseTuple(args, "Oiy#", &capsule, &isa, &bytes, &length)) return nullptr;
+    const Program *program = static_cast<const Program *>(PyCapsule_GetPointer(capsule, "gatewise.Program"));
+    if (!program) return nullptr;
+    std::vector<int64_t> aligned(length / 8);
+    std::memcpy(aligned.data(), bytes, aligned.size() * 8);
+    Reader in{aligned.data(), aligned.data() + aligned.size()};
+    Run run;
+    const bool is_double = in.next();
+    run.T = in.next(), run.B = in.next(), run.H = in.next(), run.P = in.next(), run.threads = in.next();
+    run.resets = reinterpret_cast<const uint8_t *>(in.next());
+    run.active = reinterpret_cast<const uint8_t *>(in.next());
+    run.initial = reinterpret_cast<const void *>(in.next());
+    run.g_initial = reinterpret_cast<void *>(in.next());
+    run.weight_hh = reinterpret_cast<const void *>(in.next());
+    run.weight_hr = reinterpret_cast<const void *>(in.next());
+    for (int64_t n = in.next(); n > 0 && in.good; n--) {
+        Array a;
+        a.base = in.next(), a.first = in.next(), a.step = in.next(), a.row = in.next();
+        a.first_row = in.next(), a.shift = in.next(), a.turns = in.next();
+        run.arrays.push_back(a);
+    }
+    if (!in.good) {
+        PyErr_SetString(PyExc_ValueError, "not the numbers of a run");
+        return nullptr;
+    }
+    static const Choice best = choose();
+    const Kernel kernels[] = {best.kernel, run_portable, run_avx2, run_avx512};
+    Py_BEGIN_ALLOW_THREADS;
+    kernels[isa](*program, run, is_double);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(choose().name); }
+
+PyMethodDef methods[] = {
+    {"program", make_program, METH_VARARGS, "program(integers, numbers): a program of them"},
+    {"run", run_program, METH_VARARGS, "run(program, isa, integers): run it; isa 0 is the machine's best"},
+    {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that isa 0 stands for"},
+    {nullptr, nullptr, 0, nullptr},
+};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__kernels() { return PyModule_Create(&definition); }

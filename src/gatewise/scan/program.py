@@ -1,0 +1,373 @@
+"""A graph -> the program that the C++ kernels run (csrc/program.h says what it consists of).
+
+A step is cut into stages where a value is needed whole: before a product with the weights, and before a mean
+over the units. All else in a stage is element-wise, and becomes a tape of instructions whose operands are
+slots, tiles of some rows x units in the nearest cache; slots are given out like registers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from gatewise.graph.graph import Graph, Node, closure
+from gatewise.graph.rules import MASKS
+from gatewise.scan.plan import backward_plan
+
+OPERATIONS = (
+    "LOAD", "STORE", "ROW", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
+    "abs", "softplus", "elu", "leaky_relu", "softsign", "hardsigmoid", "clamp", "minimum", "maximum", "where", "lt",
+    "le", "gt", "ge", "COPY",
+)  # fmt: skip
+# In the order of csrc/program.h.
+CODES = {name: code for code, name in enumerate(OPERATIONS)}
+# Parameters p and q of an instruction, with what stands for one that is not given.
+PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
+    "clamp": (("min", float("-inf")), ("max", float("inf"))),
+    "softplus": (("beta", 1.0), ("threshold", 20.0)),
+    "elu": (("alpha", 1.0),),
+    "leaky_relu": (("negative_slope", 0.01),),
+}
+PRODUCTS = {"project": 0, "unproject": 1, "output": 2, "unoutput": 3}  # which weights, as csrc/program.h numbers them
+LEAVES = ("input", "state", "vector", "grad", "saved", *MASKS)
+
+Key = tuple[str, str]  # what an array holds: ("state", "h"), ("column", "0"), …
+
+
+class Store(NamedTuple):
+    """A node whose value goes to an array, at the place of its `part`th block of units."""
+
+    node: int
+    array: Key
+    part: int
+    size: str
+
+
+class Refusal(Exception):  # noqa: N818 - not an error: the reference runs instead
+    """Why the kernels can't run a graph."""
+
+
+@dataclass
+class Stage:
+    """What is done between two points at which values are whole."""
+
+    size: str
+    means: list[int] = field(default_factory=list)
+    products: dict[tuple[int, ...], list[int]] = field(default_factory=dict)  # operands -> the nodes made
+    nodes: list[int] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program as numbers, and the arrays that a run has to provide, in order."""
+
+    integers: bytes
+    numbers: bytes
+    arrays: tuple[Key, ...]
+
+
+def sizes_of(cell: Graph, graph: Graph) -> list[str]:
+    """The size of each node of the cell's own graph or of its backward graph."""
+    if graph is cell:
+        return list(cell.sizes)
+    states = dict(zip(cell.states, cell.state_sizes, strict=True))
+    masks = {cell.nodes[i].key: cell.sizes[i] for i in cell.masks}
+    sizes: list[str] = []
+    for node in graph.nodes:
+        if node.op == "const":
+            size = "1"
+        elif node.op == "saved" or (node.op == "grad" and node.key.startswith("%")):
+            size = cell.sizes[int(node.key[1:])]
+        elif node.op in ("state", "grad"):
+            size = states[node.key]
+        elif node.op in MASKS:
+            size = masks[node.key]
+        elif node.op in ("input", "vector", "unoutput"):
+            size = "H"
+        elif node.op == "unproject":
+            size = "P" if cell.projects_output else "H"
+        else:
+            size = next((sizes[a] for a in node.args if sizes[a] != "1"), "1")
+        sizes.append(size)
+    return sizes
+
+
+class Compiler:
+    """One graph on its way to a program."""
+
+    def __init__(self, cell: Graph, graph: Graph, stores: Iterable[Store]) -> None:
+        self.cell, self.graph, self.sizes = cell, graph, sizes_of(cell, graph)
+        self.nodes: list[Node] = list(graph.nodes)
+        self.arrays: dict[Key, int] = {}
+        self.numbers: list[float] = []
+        self.scratch: list[tuple[Key, str, int]] = []
+        self.stores = [store._replace(node=self.resolve(store.node)) for store in stores]
+        self.stages: dict[tuple[int, str], Stage] = {}
+        self.level: dict[int, int] = {}
+        self.rows: dict[int, int] = {}
+        self.live = [i for i in closure(graph.nodes, [s.node for s in self.stores]) if graph.nodes[i].op != "clip_grad"]
+        constants = [i for i in self.live if self.nodes[i].op == "const"]
+        texts = list(dict.fromkeys(str(self.nodes[i]) for i in constants))
+        self.constants = {i: texts.index(str(self.nodes[i])) for i in constants}
+        self.numbers += [float(text.split("=")[1]) for text in texts]
+        self.slots = self.count = len(texts)
+        # Where the value of a node can be read again: it is stored there anyhow.
+        self.homes: dict[int, Store] = {}
+        for store in self.stores:
+            self.homes.setdefault(store.node, store)
+
+    def resolve(self, i: int) -> int:
+        """The node itself; for what changes gradients alone, the one that it passes on."""
+        while self.graph.nodes[i].op == "clip_grad":
+            i = self.graph.nodes[i].args[0]
+        return i
+
+    def args(self, i: int) -> list[int]:
+        return [self.resolve(a) for a in self.nodes[i].args]
+
+    def array(self, key: Key) -> int:
+        return self.arrays.setdefault(key, len(self.arrays))
+
+    def leaf(self, i: int) -> Key | None:
+        """The array of a leaf."""
+        node = self.nodes[i]
+        return (("mask" if node.op in MASKS else node.op), node.key) if node.op in LEAVES else None
+
+    # --- stages --------------------------------------------------------------------------------------
+
+    def plan(self) -> None:
+        """Put every node into its stage, and have stored what a later stage reads."""
+        for i in self.live:
+            node, args = self.nodes[i], self.args(i)
+            if node.op in PRODUCTS or node.op == "mean":
+                alone = len(args) == 1
+                whole = [-1 if alone and self.leaf(a) else self.level[a] for a in args]
+                self.level[i] = max(whole) + 1
+            else:
+                self.level[i] = max((self.level[a] for a in args), default=0)
+        for i in self.live:
+            if self.nodes[i].op == "const" or self.leaf(i):
+                continue
+            stage = self.stage(self.level[i], self.sizes[i])
+            if self.nodes[i].op == "mean":
+                stage.means.append(i)
+                self.rows[i] = len(self.rows)
+            elif self.nodes[i].op in PRODUCTS:
+                stage.products.setdefault((PRODUCTS[self.nodes[i].op], *self.args(i)), []).append(i)
+            else:
+                stage.nodes.append(i)
+            for a in self.args(i):
+                if (
+                    self.nodes[i].op not in PRODUCTS
+                    and self.nodes[i].op != "mean"
+                    and self.level[a] < self.level[i]
+                    and not self.leaf(a)
+                ):
+                    self.keep(a)
+        for stage in list(self.stages.values()):
+            for made in stage.products.values():
+                self.operand(made[0])
+            for i in stage.means:
+                self.operand(i)
+        for store in self.stores:
+            self.stage(self.level[store.node], store.size).stores.append(store)
+
+    def stage(self, level: int, size: str) -> Stage:
+        return self.stages.setdefault((level, size), Stage(size))
+
+    def keep(self, i: int) -> None:
+        """Have a value stored for later stages, unless it is kept already or can be had again."""
+        if self.nodes[i].op not in ("const", "mean") and i not in self.homes:
+            self.store(i, ("scratch", f"%{i}"), 0, 1)
+
+    def store(self, i: int, key: Key, part: int, parts: int) -> None:
+        size = self.sizes[i]
+        if key not in self.arrays:
+            self.scratch.append((key, size, parts))
+        self.array(key)
+        self.stores.append(Store(i, key, part, size))
+        self.homes.setdefault(i, self.stores[-1])
+
+    def operand(self, i: int) -> Key:
+        """The array of what a product or a mean reads: whole rows, several values side by side."""
+        args = self.args(i)
+        if len(args) == 1 and (key := self.leaf(args[0])):
+            return key
+        homes = [[s for s in self.stores if s.node == a] for a in args]
+        for first in homes[0]:  # an array that has just these values, in this order, and no others
+            same = [s for s in self.stores if s.array == first.array]
+            if sorted((s.part, s.node) for s in same) == list(enumerate(args)):
+                return first.array
+        key = ("scratch", " ".join(f"%{a}" for a in args) + " together")
+        for part, a in enumerate(args):
+            if self.sizes[a] == "1":
+                raise Refusal("a projection of a number")
+            self.store(a, key, part, len(args))
+        return key
+
+    # --- the tape ------------------------------------------------------------------------------------
+
+    def number(self, value: float) -> int:
+        self.numbers.append(value)
+        return len(self.numbers) - 1
+
+    def tape(self, stage: Stage, level: int) -> tuple[list[list[int]], dict[int, int]]:
+        """The instructions of a stage, and the slots of what its products make."""
+        todo: list[tuple[int, list[int]]] = [(i, self.args(i)) for i in stage.nodes]
+        reads = [a for _, args in todo for a in args] + [s.node for s in stage.stores]
+        left = {a: reads.count(a) for a in reads}
+        free: list[int] = []
+        slots: dict[int, int] = dict(self.constants)
+        top = len(set(self.constants.values()))
+        code: list[list[int]] = []
+
+        def take(i: int) -> int:
+            nonlocal top
+            if free:
+                slots[i] = free.pop()
+            else:
+                slots[i], top = top, top + 1
+                self.count = max(self.count, top)
+            return slots[i]
+
+        def have(i: int) -> int:
+            if i in slots:
+                return slots[i]
+            to = take(i)
+            if key := self.leaf(i):
+                code.append([CODES["LOAD"], to, self.array(key), 0, 0, -1, -1])
+            elif i in self.rows:
+                code.append([CODES["ROW"], to, self.rows[i], 0, 0, -1, -1])
+            else:
+                home = self.homes[i]
+                part = self.number(float(home.part)) if home.part else -1
+                code.append([CODES["LOAD"], to, self.array(home.array), 0, 0, part, -1])
+            return to
+
+        def done(i: int) -> None:
+            left[i] -= 1
+            if not left[i] and i not in self.constants:
+                free.append(slots.pop(i))
+
+        made = {i: take(i) for nodes in stage.products.values() for i in nodes}
+        for i in made:
+            if not left.get(i):
+                raise Refusal("a product that nothing reads")
+
+        def write(i: int) -> None:
+            for store in [s for s in stage.stores if s.node == i]:
+                part = self.number(float(store.part)) if store.part else -1
+                code.append([CODES["STORE"], self.array(store.array), have(i), 0, 0, part, -1])
+                done(i)
+
+        for i in made:
+            write(i)
+        for i, args in todo:
+            node = self.nodes[i]
+            given = [have(a) for a in args]
+            for a in args:
+                done(a)
+            parameters = dict(node.params)
+            numbers = [self.number(parameters.get(n, d)) for n, d in PARAMETERS.get(node.op, ())]
+            if node.op not in CODES:
+                raise Refusal(f"no kernel for {node.op}")
+            if i not in left:  # only another size's stage reads it, from where it is stored
+                left[i] = 0
+            code.append([CODES[node.op], take(i), *([*given, 0, 0])[:3], *([*numbers, -1, -1])[:2]])
+            if not left[i]:
+                free.append(slots.pop(i))
+            else:
+                write(i)
+        for i in sorted({s.node for s in stage.stores} - set(made) - set(stage.nodes)):  # leaves and numbers, copied
+            write(i)
+        return code, made
+
+    # --- numbers -------------------------------------------------------------------------------------
+
+    def compile(self, states: Sequence[tuple[Key, Key, str, Key | None, Key | None]], columns: int) -> Compiled:
+        """The program.
+
+        Args:
+            states: of each state the arrays before and after the step, its size and, backward, the gradients that
+                come to it. columns: how many there are (backward).
+        """
+        self.plan()
+        body: list[int] = []
+        for (level, size), stage in sorted(self.stages.items()):
+            code, slots = self.tape(stage, level)
+            body += [_size(size), len(stage.means)]
+            for i in stage.means:
+                body += [self.rows[i], self.array(self.operand(i)), _size(self.sizes[self.args(i)[0]])]
+            body.append(len(stage.products))
+            for nodes in stage.products.values():
+                body += self.product(nodes, slots)
+            body.append(len(code))
+            for line in code:
+                body += line
+        tail = [len(states)]
+        for before, after, size, came, seed in states:
+            tail += [self.array(before), self.array(after), _size(size)]
+            tail += [-1 if key is None else self.array(key) for key in (came, seed)]
+        tail.append(len(self.scratch))
+        for key, size, parts in self.scratch:
+            tail += [self.array(key), _size(size), parts]
+        tail += [columns, *(self.array(("column", str(c))) for c in range(columns))]
+        head = [int(bool(columns)), self.count, len(self.rows), len(set(self.constants.values())), len(self.stages)]
+        integers = [*head, *body, *tail]
+        return Compiled(
+            struct.pack(f"{len(integers)}q", *integers),
+            struct.pack(f"{len(self.numbers)}d", *self.numbers),
+            tuple(self.arrays),
+        )
+
+    def product(self, nodes: list[int], slots: dict[int, int]) -> list[int]:
+        node = self.nodes[nodes[0]]
+        operand = self.array(self.operand(nodes[0]))
+        rank = self.cell.hidden_gates.index
+        if node.op == "project":
+            nodes = sorted(nodes, key=lambda i: rank(self.nodes[i].key))
+            blocks = [rank(self.nodes[i].key) for i in nodes]
+            bias = [self.array(("bias", self.nodes[i].key)) for i in nodes]
+        else:
+            blocks = [rank(gate) for gate in node.key.split()] if node.op == "unproject" else []
+            bias = [-1] * len(nodes)
+        to = [slots[i] for i in nodes]
+        return [PRODUCTS[node.op], operand, len(blocks), *blocks, len(to), *to, len(bias), *bias]
+
+
+def _size(size: str) -> int:
+    return int(size == "P")
+
+
+@lru_cache(maxsize=256)
+def forward_program(cell: Graph, extras: tuple[int, ...]) -> Compiled:
+    """The program of a cell's forward scan: it stores the new states, and the extra nodes that are asked for."""
+    outputs = list(cell.outputs)
+    stores = [Store(i, ("new", state), 0, size) for (state, i), size in zip(outputs, cell.state_sizes, strict=True)] + [
+        Store(i, ("keep", f"%{i}"), 0, cell.sizes[i]) for i in extras
+    ]
+    states: list[tuple[Key, Key, str, Key | None, Key | None]] = [
+        (("state", s), ("new", s), size, None, None) for s, size in zip(cell.states, cell.state_sizes, strict=True)
+    ]
+    return Compiler(cell, cell, stores).compile(states, 0)
+
+
+@lru_cache(maxsize=256)
+def backward_program(cell: Graph) -> Compiled:
+    """The program of a cell's backward scan: it stores the columns of its plan, and the states' gradients."""
+    plan = backward_plan(cell)
+    stores = [
+        Store(i, ("column", str(c)), part, column.size)
+        for c, column in enumerate(plan.columns)
+        for part, i in enumerate(column.nodes)
+    ]
+    states: list[tuple[Key, Key, str, Key | None, Key | None]] = []
+    for k, (state, size, i) in enumerate(zip(cell.states, cell.state_sizes, plan.states, strict=True)):
+        stores.append(Store(i, ("carry", state), 0, size))
+        seed = ("grad", f"%{cell.outputs[0][1]}") if k == 0 else None
+        states.append((("state", state), ("carry", state), size, ("grad", state), seed))
+    return Compiler(cell, plan.graph, stores).compile(states, len(plan.columns))

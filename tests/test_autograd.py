@@ -143,6 +143,20 @@ def test_integers_are_mapped_and_compiled_too() -> None:
             run(torch.full((3, 5, 2) if run is not compiled else (5, 2), 6))
 
 
+def test_a_new_state_that_is_a_leaf_is_compiled() -> None:
+    @gatewise.cell(gates="n m")
+    def leaf(x, h, c, *, p):
+        return torch.tanh(x.n + h.n + c.n + p), x.m
+
+    layer = gatewise.Recurrent(leaf, 3, 4, dtype=DOUBLE)
+    x = torch.randn(5, 2, 3, dtype=DOUBLE)
+    torch._dynamo.reset()
+    output, (_, c) = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    assert_close(output, layer(x)[0], FLOAT64)
+    assert_close(c, layer(x)[1][1], FLOAT64)
+    output.sum().backward()
+
+
 def test_exported_with_dynamic_time_and_batch(layer: gatewise.Recurrent) -> None:
     axes = {0: torch.export.Dim("T", min=2, max=4096), 1: torch.export.Dim("B", min=2, max=1024)}
     program = torch.export.export(layer, (torch.randn(5, 4, 3, dtype=DOUBLE),), dynamic_shapes=(axes,))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close, randomize
 from tolerances import FLOAT64
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import gatewise
 from gatewise import Graph, cells
@@ -268,6 +271,44 @@ def test_clip_state_grad_clamps_what_flows_back(c: float) -> None:
     assert max(g.abs().max() for g in made[-2:]) == c  # the bound was reached
 
 
+def test_two_states_of_one_value_are_carried_on_as_they_are() -> None:
+    @gatewise.cell(gates="i g")
+    def three(x, h, c, d):
+        new = torch.sigmoid(x.i + h.i) * c + torch.tanh(x.g + h.g) + 0.1 * d
+        return torch.tanh(new), new, new
+
+    outputs = dict(gatewise.layer_norm(three).outputs)
+    assert outputs["c"] == outputs["d"]
+
+
+@pytest.mark.parametrize("p", [0, 1, np.float64(0.1), np.float32(0.25), 0.05, 0.13])
+def test_any_number_makes_a_cell_that_can_be_saved(p: float) -> None:
+    for change in (gatewise.zoneout, gatewise.recurrent_dropout, gatewise.clip_state_grad):
+        if (change is gatewise.recurrent_dropout and p == 1) or (change is gatewise.clip_state_grad and p == 0):
+            continue
+        cell = change(cells.gru, p)
+        assert pickle.loads(pickle.dumps(cell)) == cell
+    if p < 1:
+        assert gatewise.recurrent_dropout(cells.gru, p).expected.nodes == cells.gru.nodes
+
+
+def test_a_cell_inlined_twice_has_masks_of_its_own_each_time() -> None:
+    zoned = gatewise.zoneout(cells.rnn, 0.2)
+
+    @gatewise.cell(gates="n")
+    def pair(x, h, k):
+        return zoned(x, h), zoned(x, k)
+
+    assert [pair.nodes[i].key for i in pair.masks] == ["zone_h", "zone_h_2"]
+
+
+def test_clipping_holds_inside_forward_mode_ad() -> None:
+    layer = layer_of(gatewise.clip_state_grad(cells.gru, 1e-3))
+    x, hx = 10 * torch.randn(5, 2, 3, dtype=DOUBLE), torch.zeros(1, 2, 4, dtype=DOUBLE, requires_grad=True)
+    with forward_ad.dual_level():  # without a tangent it is an ordinary backward
+        assert torch.autograd.grad(layer(x, hx)[0].sum() * 100, hx)[0].abs().max() <= 1e-3
+
+
 # --- what they refuse --------------------------------------------------------------------------------------
 
 
@@ -285,6 +326,7 @@ def test_clip_state_grad_clamps_what_flows_back(c: float) -> None:
         (lambda: gatewise.clip_state_grad(cells.gru, 0.0), ValueError, "c is 0.0, expected a positive number"),
         (lambda: gatewise.clip_state_grad(cells.gru, math.nan), ValueError, "c is nan"),
         (lambda: gatewise.layer_norm(cells.gru, eps=0.0), ValueError, "eps is 0.0"),
+        (lambda: gatewise.layer_norm(gatewise.zoneout(cells.lstm, 0.1)), ValueError, "normalise first"),
         (lambda: gatewise.layer_norm(nn.GRU), TypeError, "layer_norm: cell is .*expected what @gatewise.cell"),
     ],
 )

@@ -129,6 +129,27 @@ def test_onnx_with_lengths_and_with_integers(dynamo: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("others_warnings")
+def test_a_trace_takes_other_lengths_and_packed_sequences() -> None:
+    class Model(nn.Module):
+        def __init__(self, packs: bool) -> None:
+            super().__init__()
+            self.rnn, self.packs = gatewise.GRU(3, 4, bidirectional=True), packs
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            if self.packs:
+                packed = nn.utils.rnn.pack_padded_sequence(x, lengths)
+                return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])[0]
+            return self.rnn(x, lengths=lengths)[0]
+
+    x = torch.randn(10, 2, 3)
+    for packs in (False, True):
+        model = Model(packs)
+        traced = torch.jit.trace(model, (x, torch.tensor([5, 2])))
+        for lengths in (torch.tensor([9, 3]), torch.tensor([4, 4])):
+            assert_close(traced(x, lengths), model(x, lengths), FLOAT32)
+
+
+@pytest.mark.usefixtures("others_warnings")
 def test_what_onnx_has_no_node_for_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "model.onnx")
     for rnn, why in (

@@ -117,7 +117,7 @@ def test_packed_integers() -> None:
     assert torch.equal(c, c2)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.uint16])
 def test_dtypes_of_lengths(dtype: torch.dtype) -> None:
     layer = make()
     x, hx = inputs(layer)
@@ -162,6 +162,22 @@ def test_resets_are_the_pieces_on_their_own(cell: gatewise.Graph, lengths: Tenso
         for results in (made, pieces)
     )
     for a, b in zip(g, h, strict=True):
+        assert_close(a, b, FLOAT64)
+
+
+@pytest.mark.parametrize("executor", ["reference", "auto"])
+def test_one_value_as_two_states_with_lengths_backwards(executor: str) -> None:
+    @gatewise.cell(gates="n m")
+    def two(x, h, c):
+        n = torch.tanh(x.n + h.n + c.m)
+        return n, n
+
+    layer = make(two, layers=1)
+    layer.executor = executor
+    x, hx = inputs(layer)
+    alone = torch.autograd.grad(layer(x[:3, 0], pick(hx, 0))[0].sum(), [*layer.parameters()])
+    whole = torch.autograd.grad(layer(x, hx, lengths=LENGTHS)[0][:, 0].sum(), [*layer.parameters()])
+    for a, b in zip(whole, alone, strict=True):  # before its last step h and c hold what hx gave them, apart
         assert_close(a, b, FLOAT64)
 
 
@@ -233,7 +249,7 @@ def test_compiled_once_and_exported_with_lengths_and_resets() -> None:
         return torch._dynamo.lookup_backend("aot_eager")(graph, given)
 
     compiled = torch.compile(layer, fullgraph=True, backend=backend, dynamic=True)
-    for steps, batch in ((6, 4), (7, 5), (9, 3)):
+    for steps, batch in ((6, 4), (7, 5), (2, 2), (9, 3)):
         x = torch.randn(steps, batch, 3, dtype=DOUBLE)
         lengths, resets = torch.randint(1, steps + 1, (batch,)), torch.rand(steps, batch) > 0.7
         results = []
@@ -388,7 +404,10 @@ X = torch.zeros(6, 4, 3)
         (lambda: GRU(X, resets=True), TypeError, "resets is a bool, expected a tensor of booleans"),
         (lambda: GRU.step(X[0], resets=RESETS), ValueError, r"resets has shape \(6, 4\), expected \(4,\) = \(B,\)"),
         (lambda: GRU.step(X), ValueError, r"input has shape \(6, 4, 3\), expected \(B, I\) or unbatched \(I,\)"),
-        (lambda: GRU.step([0.0]), TypeError, "input is a list"),
+        (lambda: GRU.step([0.0]), TypeError, "input is a list, expected a tensor$"),
+        (lambda: GRU(X, lengths=LENGTHS.to("meta")), RuntimeError, "lengths is on meta"),
+        (lambda: GRU(X, torch.zeros(1, 4, 4).to_sparse()), RuntimeError, "hx is torch.sparse_coo, expected a dense"),
+        (lambda: GRU(X, resets=RESETS.to_sparse()), RuntimeError, "resets is torch.sparse_coo, expected a dense"),
         (lambda: GRU(X.to_sparse()), RuntimeError, "input is torch.sparse_coo, expected a dense tensor"),
         (lambda: GRU(X.to(torch.complex64)), ValueError, "input is torch.complex64, the weights are torch.float32"),
     ],

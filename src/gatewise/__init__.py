@@ -2,6 +2,7 @@
 
 layers            RNN, GRU, LSTM, as torch.nn's, and Recurrent(cell, …) for any cell
 single steps      RNNCell, GRUCell, LSTMCell, as torch.nn's
+explain           which executor runs a layer, and why
 replace, restore  swap a model's torch.nn layers for ours, and back
 cells             the built-in cells, as their equations
 cell              the decorator that makes a cell of a function
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from gatewise import cells, tasks
     from gatewise.graph import CellError, Graph, cell
     from gatewise.graph.change import clip_state_grad, layer_norm, recurrent_dropout, zoneout
+    from gatewise.layer import explain
     from gatewise.layers import GRU, LSTM, RNN, Recurrent
     from gatewise.single_step import GRUCell, LSTMCell, RNNCell
     from gatewise.swap import replace, restore
@@ -27,12 +29,13 @@ _HOME = {
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Recurrent"), "gatewise.layers"),
     **dict.fromkeys(("GRUCell", "LSTMCell", "RNNCell"), "gatewise.single_step"),
     **dict.fromkeys(("replace", "restore"), "gatewise.swap"),
+    "explain": "gatewise.layer",
     **dict.fromkeys(("CellError", "Graph", "cell"), "gatewise.graph"),
     **dict.fromkeys(("clip_state_grad", "layer_norm", "recurrent_dropout", "zoneout"), "gatewise.graph.change"),
 }
 __all__ = [
     "GRU", "LSTM", "RNN", "CellError", "GRUCell", "Graph", "LSTMCell", "RNNCell", "Recurrent", "cell", "cells",
-    "clip_state_grad", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks", "zoneout",
+    "clip_state_grad", "explain", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks", "zoneout",
 ]  # fmt: skip
 
 

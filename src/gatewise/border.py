@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.jit._trace import is_tracing
 
 if TYPE_CHECKING:
     from gatewise.layer import Layer
@@ -40,7 +43,7 @@ def check_options(
     for argument, flag in {"batch_first": batch_first, "bidirectional": bidirectional}.items():
         if not isinstance(flag, bool):
             raise TypeError(f"{name}: {argument} is {flag!r}, expected True or False")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+    if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= float(dropout) <= 1:
         raise ValueError(f"{name}: dropout is {dropout!r}, expected a probability in [0, 1]")
     if proj_size >= hidden_size:
         raise ValueError(f"{name}: proj_size is {proj_size}, expected less than hidden_size = {hidden_size}")
@@ -48,10 +51,14 @@ def check_options(
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
     """The dtype to compute in: the weights', or autocast's where it is on (it leaves float64 alone)."""
+    return torch.get_autocast_dtype(weight.device.type) if autocasts(weight) else weight.dtype
+
+
+def autocasts(weight: Tensor) -> bool:
+    """Whether autocast is on and concerns these weights."""
     device = weight.device.type
-    if weight.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
-        return weight.dtype
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    available = weight.dtype != torch.float64 and torch.amp.is_autocast_available(device)
+    return available and torch.is_autocast_enabled(device)
 
 
 def is_features(input: Tensor) -> bool:
@@ -70,7 +77,7 @@ def check_input(layer: Layer, input: Any, layout: str) -> bool:
     """
     name, weight = type(layer).__name__, layer._weight
     if not isinstance(input, Tensor):
-        or_packed = "" if layer.one_step else " or a PackedSequence"
+        or_packed = "" if layout == "B" else " or a PackedSequence"
         raise NoTensorError(f"{name}: input is a {type(input).__name__}, expected a tensor{or_packed}")
     if input.layout != torch.strided:
         raise RuntimeError(f"{name}: input is {input.layout}, expected a dense tensor; convert: input.to_dense()")
@@ -92,7 +99,7 @@ def check_input(layer: Layer, input: Any, layout: str) -> bool:
         raise RuntimeError(
             f"{name}: input has shape {tuple(input.shape)}, expected {layer.input_size} = input_size at its end"
         )
-    cast = compute_dtype(weight) != weight.dtype and input.is_floating_point()  # autocast will make them the same
+    cast = autocasts(weight) and input.is_floating_point()  # they will be made the same
     if features and input.dtype != weight.dtype and not cast:
         other = f" or layer.to({input.dtype})" if input.is_floating_point() else ""
         raise wrong_dtype(
@@ -125,7 +132,7 @@ def check_indices(layer: Layer, input: Tensor) -> None:
 
 def _readable(tensor: Tensor) -> bool:
     """Whether a tensor's values can be read here: it is not compiled, mapped or without data."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_tracing() or isinstance(tensor, FakeTensor):
         return False
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # vmap's may lie below grad's
         if torch._C._functorch.is_batchedtensor(tensor):
@@ -157,7 +164,9 @@ def check_lengths(layer: Layer, lengths: Any, steps: int, batch: int, batched: b
         if not 1 <= low <= high <= steps:
             raise ValueError(f"{name}: lengths lies in [{low}, {high}], expected [1, {steps}], the input's steps")
         steps = high
-    return torch.arange(steps, device=device).unsqueeze(1) < lengths.to(device)
+    if lengths.is_meta and device.type != "meta":
+        raise RuntimeError(f"{name}: lengths is on meta, which has no values; the weights are on {device}")
+    return torch.arange(steps, device=device).unsqueeze(1) < lengths.long().to(device)
 
 
 def check_resets(layer: Layer, resets: Any, layout: str, shape: tuple[int, ...]) -> Tensor:
@@ -178,6 +187,8 @@ def check_resets(layer: Layer, resets: Any, layout: str, shape: tuple[int, ...])
     if tuple(resets.shape) != shape:
         axes = axes_text(tuple(layout))
         raise ValueError(f"{name}: resets has shape {tuple(resets.shape)}, expected {shape} = {axes}")
+    if resets.layout != torch.strided:
+        raise RuntimeError(f"{name}: resets is {resets.layout}, expected a dense tensor; convert: resets.to_dense()")
     if resets.device != device:
         raise RuntimeError(f"{name}: resets is on {resets.device}, the weights are on {device}")
     return resets
@@ -189,8 +200,7 @@ def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tens
     Raises: see `Layer.forward`.
     """
     if hx is None:
-        hx = layer.initial_state(batch)
-        return hx if isinstance(hx, tuple) else (hx,)
+        return layer._initial_states(batch)
     name, names = type(layer).__name__, layer.cell.states
     several = len(names) > 1
     states = tuple(hx) if several and isinstance(hx, (tuple, list)) else (hx,)
@@ -200,7 +210,8 @@ def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tens
         kinds = ", ".join("a tensor" if isinstance(s, Tensor) else type(s).__name__ for s in states)
         what = f"({kinds})" if isinstance(hx, (tuple, list)) else kinds
         wants = f"({', '.join(names)})" if several else f"one tensor, {names[0]}"
-        raise (RuntimeError if tensors else NoTensorError)(
+        wrong_count = TypeError if layer.one_step and isinstance(hx, Tensor) else RuntimeError
+        raise (wrong_count if tensors else NoTensorError)(
             f"{name}: hx is {what}, expected {wants}; layer.initial_state(batch) makes one"
         )
     weight = layer._weight
@@ -217,9 +228,11 @@ def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tens
         if tuple(state.shape) != expected:
             error = ValueError if layer.one_step and state.dim() not in (1, 2) else RuntimeError
             raise error(f"{name}: {of} has shape {tuple(state.shape)}, expected {expected} = ({', '.join(axes)})")
+        if state.layout != torch.strided:
+            raise RuntimeError(f"{name}: {of} is {state.layout}, expected a dense tensor; convert: hx.to_dense()")
         if state.device != weight.device:
             raise RuntimeError(f"{name}: {of} is on {state.device}, the weights are on {weight.device}")
-        cast = compute_dtype(weight) != weight.dtype and state.is_floating_point()
+        cast = autocasts(weight) and state.is_floating_point()
         if state.dtype != weight.dtype and not cast:
             raise RuntimeError(
                 f"{name}: {of} is {state.dtype}, the weights are {weight.dtype}; convert: hx.to({weight.dtype})"

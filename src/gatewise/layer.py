@@ -19,10 +19,23 @@ from gatewise.border import check_indices, check_input, check_lengths, check_res
 from gatewise.convert import onnx
 from gatewise.graph.graph import Graph, walk
 from gatewise.scan.autograd import scan
+from gatewise.scan.executors import watch
 from gatewise.scan.plan import Inputs
 from gatewise.scan.stages import draw_masks, project
 
 State = Tensor | tuple[Tensor, ...]
+
+
+def explain(layer: Layer, input: Any, hx: State | None = None, **options: Any) -> str:
+    """Which executor runs each layer and direction for this input, and why: a line each.
+
+    Args:
+        layer: a layer of gatewise's. input, hx, options: as the layer takes them; it is run once.
+    """
+    suffixes = [s.removeprefix("_") for k in range(layer.num_layers) for s in layer._suffixes(k)]
+    with watch() as lines, torch.no_grad():
+        layer(input, hx, **options)
+    return "\n".join(f"{suffix}: {line}" for suffix, line in zip(suffixes, lines, strict=True))
 
 
 def _time_major(tensor: Tensor, layout: str) -> Tensor:
@@ -59,8 +72,9 @@ class Layer(nn.Module):
     @property
     def _weight(self) -> Tensor:
         """The parameter that stands for all where dtype and device are asked for."""
-        weight: Tensor = getattr(self, f"weight_ih{self._suffixes(0)[0]}")
-        return weight
+        # A parametrized one would be computed anew, so then it is any other.
+        weight = self._parameters.get(f"weight_ih{self._suffixes(0)[0]}")
+        return next(self.parameters()) if weight is None else weight
 
     def forward(
         self,
@@ -103,6 +117,10 @@ class Layer(nn.Module):
         if lengths is not None:
             raise ValueError(f"{type(self).__name__}: lengths with a packed input, which brings its own; drop one")
         check_input(self, input.data, "N")
+        if onnx.exporting():
+            raise NotImplementedError(
+                f"{type(self).__name__}: a packed sequence in torch.onnx.export; give lengths= and a padded one instead"
+            )
         layout = "BT" if self.batch_first else "TB"
         padded, lengths = pad_packed_sequence(input, batch_first=self.batch_first)
         output, state = self._forward(padded, hx, lengths, resets, layout)
@@ -267,13 +285,15 @@ class Layer(nn.Module):
         Returns: a tensor (L * D, B, size), or a tuple of one for each state, such as (h, c) of an LSTM;
         on the weights' device and in their dtype.
         """
+        states = self._initial_states(batch)
+        return states if len(states) > 1 else states[0]
+
+    def _initial_states(self, batch: int) -> tuple[Tensor, ...]:
         if self.learn_state:
             suffixes = [suffix for layer in range(self.num_layers) for suffix in self._suffixes(layer)]
             rows = [torch.stack([getattr(self, f"{s}_0{suffix}") for suffix in suffixes]) for s in self.cell.states]
-            states = tuple(r.unsqueeze(1).expand(-1, batch, -1) for r in rows)
-        else:
-            states = tuple(self._weight.new_zeros(shape) for shape in self.state_shapes(batch))
-        return states if len(states) > 1 else states[0]
+            return tuple(r.unsqueeze(1).expand(-1, batch, -1) for r in rows)
+        return tuple(self._weight.new_zeros(shape) for shape in self.state_shapes(batch))
 
     @property
     def all_weights(self) -> list[list[Any]]:

@@ -27,6 +27,11 @@ class SingleStep(Layer):
     def _suffixes(self, layer: int) -> tuple[str, ...]:
         return ("",)
 
+    def initial_state(self, batch: int) -> State:
+        """The zeros that fit as hx for this many samples: (B, H), of an LSTMCell a pair of these."""
+        states = tuple(s.squeeze(0) for s in self._initial_states(batch))
+        return states if len(states) > 1 else states[0]
+
     def forward(self, input: Tensor, hx: State | None = None) -> State:  # type: ignore[override]
         """Run the cell for one step.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
@@ -69,7 +70,9 @@ def _swap(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) 
         old = type_before_parametrizations(module)
         new = classes.get(old)
         if new is None:
-            if known := [cls for cls in classes if isinstance(module, cls)]:
+            if isinstance(module, torch.jit.ScriptModule) and module.original_name in [c.__name__ for c in classes]:
+                swaps.skipped[name] = f"{module.original_name} is compiled by TorchScript already"
+            elif known := [cls for cls in classes if isinstance(module, cls)]:
                 swaps.skipped[name] = f"{old.__name__} is a subclass of {_name(known[0])}, which may compute otherwise"
             elif classes is TORCHS and isinstance(module, Layer):
                 swaps.skipped[name] = f"torch.nn has no layer of {module.cell.name}"
@@ -98,8 +101,9 @@ def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module])
         cls = type(module)
         new = type(f"Parametrized{new.__name__}", (new,), dict(vars(cls)))
     module.__class__ = new
+    module.__dict__.pop("_flat_weights", None)  # torch.nn's layers keep a list of their weights, ours read them by name
     if isinstance(module, nn.RNNBase):
-        module._init_flat_weights()  # torch.nn's layers keep a list of their weights, ours read them by name
+        module._init_flat_weights()
 
 
 def torchs_twin(layer: Layer) -> nn.Module:

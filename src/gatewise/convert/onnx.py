@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from gatewise.layer import Layer
 
 # The node of a cell, the order of its gates there, and its attributes.
+# By gates and nodes and not by name: a regularised cell is the plain one in evaluation.
 NATIVE: dict[Any, tuple[str, str, dict[str, Any]]] = {
-    cells.rnn: ("RNN", "n", {"activations": ["Tanh"]}),
-    cells.rnn_relu: ("RNN", "n", {"activations": ["Relu"]}),
-    cells.gru: ("GRU", "zrn", {"linear_before_reset": 1}),
-    cells.gru_reset_before: ("GRU", "zrn", {"linear_before_reset": 0}),
-    cells.lstm: ("LSTM", "iofg", {}),
+    (cell.gates, cell.nodes): node
+    for cell, node in (
+        (cells.rnn, ("RNN", "n", {"activations": ["Tanh"]})),
+        (cells.rnn_relu, ("RNN", "n", {"activations": ["Relu"]})),
+        (cells.gru, ("GRU", "zrn", {"linear_before_reset": 1})),
+        (cells.gru_reset_before, ("GRU", "zrn", {"linear_before_reset": 0})),
+        (cells.lstm, ("LSTM", "iofg", {})),
+    )
 }
 
 
@@ -44,13 +48,13 @@ def run_layer(
     Raises NotImplementedError for what ONNX has no node for.
     """
     name, cell = type(layer).__name__, layer.cell.expected if not layer.training else layer.cell
-    if cell not in NATIVE:
+    if (native := NATIVE.get((cell.gates, cell.nodes))) is None:
         raise NotImplementedError(
             f"{name}: ONNX has no node for the cell {cell.name}; it has rnn, rnn_relu, gru, gru_reset_before and lstm"
         )
     if resets.shape[0]:
         raise NotImplementedError(f"{name}: ONNX's nodes know no resets; export the model without")
-    op, gates, attributes = NATIVE[cell]
+    op, gates, attributes = native
     suffixes, size = layer._suffixes(k), layer.hidden_size
     directions = len(suffixes)
     rows = [cell.gates.index(gate) for gate in gates]

@@ -13,6 +13,7 @@ masks are leaves of the graph; a layer draws them with torch's generator before 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ import torch
 from gatewise.graph.graph import Graph, Node, closure, walk
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Proxy, apply
-from gatewise.graph.rules import MASKS, check_cell
+from gatewise.graph.rules import MASKS, check_cell, fresh_names
 
 Value = Proxy | float | bool
 Edit = Callable[[int, Node, Sequence[Value]], Value]
@@ -43,8 +44,8 @@ def recurrent_dropout(cell: Graph, p: float) -> Graph:
 
     Source: Gal and Ghahramani 2016, arXiv 1512.05287 (tied masks).
     """
+    p = probability("recurrent_dropout", "p", p)
     edit = Editor("recurrent_dropout", cell, p)
-    probability("recurrent_dropout", "p", p)
     if p >= 1:
         raise ValueError("recurrent_dropout: p is 1, expected less: nothing of the past would be left to scale up")
     if not cell.hidden_gates:
@@ -84,12 +85,15 @@ def zoneout(cell: Graph, p: float | Mapping[str, float]) -> Graph:
 
     Source: Krueger et al. 2017, arXiv 1606.01305.
     """
-    edit = Editor("zoneout", cell, *([p] if not isinstance(p, Mapping) else [f"{s}={v!r}" for s, v in p.items()]))
-    rates = dict(p) if isinstance(p, Mapping) else dict.fromkeys(cell.states, p)
-    for state, rate in rates.items():
-        if state not in cell.states:
-            raise ValueError(f"zoneout: {cell.name} has no state {state!r}, expected one of: {' '.join(cell.states)}")
-        probability("zoneout", "p" if not isinstance(p, Mapping) else f"p of {state}", rate)
+    if isinstance(p, Mapping):
+        rates = {state: probability("zoneout", f"p of {state}", rate) for state, rate in p.items()}
+        edit = Editor("zoneout", cell, *(f"{state}={rate}" for state, rate in rates.items()))
+    else:
+        rate = probability("zoneout", "p", p)
+        edit = Editor("zoneout", cell, rate)
+        rates = dict.fromkeys(cell.states, rate)
+    for state in set(rates) - set(cell.states):
+        raise ValueError(f"zoneout: {cell.name} has no state {state!r}, expected one of: {' '.join(cell.states)}")
     edit.run(edit.keep)
     old = {node.key: edit.values[i] for i, node in walk(cell, "state")}
     for state, rate in rates.items():
@@ -115,7 +119,7 @@ def layer_norm(cell: Graph, eps: float = 1e-5) -> Graph:
     as an LSTM's c, is normalised over H for the first one's equation (peepholes of the new c among it), not for
     the next step.
 
-    Apply it before zoneout, after which c_t means the mixed one, which no equation of the step reads.
+    In float16 the squares of values above 255 are infinite; bfloat16 has no such bound.
 
     The gains (which start from 1) and the biases (from 0) are learned vectors of the new cell. The layer's own
     biases are inside N, beside the products; `bias=False` gives the paper's equations.
@@ -123,16 +127,22 @@ def layer_norm(cell: Graph, eps: float = 1e-5) -> Graph:
     Args:
         cell: any cell. eps: what is added to a variance.
 
-    Raises: ValueError: eps is not positive. TypeError: cell is no cell.
+    Raises: ValueError: eps is not positive; or the cell is zoned out, so that its states mean mixed values, which no
+        equation of the step reads: normalise first. TypeError: cell is no cell.
 
     Source: Ba, Kiros and Hinton 2016, arXiv 1607.06450, and its appendix.
     """
     edit = Editor("layer_norm", cell)
-    if not isinstance(eps, float) or not 0 < eps < float("inf"):
+    if not _is_number(eps) or not 0 < eps < float("inf"):
         raise ValueError(f"layer_norm: eps is {eps!r}, expected a positive number")
     group = _groups(cell)
     made: dict[tuple[str, int, str], Value] = {}  # (side, operand, gate) -> its normalised half
-    later = {i: state for state, i in cell.outputs[1:] if i != cell.outputs[0][1] and cell.nodes[i].op != "state"}
+    if any(cell.nodes[i].op == "step_mask" for i in cell.masks):
+        raise ValueError(f"layer_norm: {cell.name} is zoned out already; normalise first: zoneout(layer_norm(cell), p)")
+    later: dict[int, list[str]] = {}
+    for state, i in cell.outputs[1:]:
+        if i != cell.outputs[0][1] and cell.nodes[i].op != "state":
+            later.setdefault(i, []).append(state)
     for_first = set(closure(cell.nodes, [cell.outputs[0][1]]))
     raw: dict[str, Value] = {}
 
@@ -148,13 +158,12 @@ def layer_norm(cell: Graph, eps: float = 1e-5) -> Graph:
                 readers = {n.key for _, n in walk(cell, node.op) if n.args == node.args}
                 gates = [g for g in cell.gates if group[g] == group[node.key] and g in readers]
                 half(side, operand, gates, [edit.same(Node(node.op, node.args, g), args) for g in gates])
-            return made[side, operand, node.key]
+            return made[side, operand, node.key]  # a state that is a gate itself is normalised as a gate
         value = edit.same(node, args)
         if i in later and i in for_first:
-            state = later[i]
-            raw[state] = value
+            raw.update(dict.fromkeys(later[i], value))
             (normal,) = _normalised(edit, [value], eps)
-            gain, bias = edit.vector(f"gain_{state}", 1.0), edit.vector(f"bias_{state}", 0.0)
+            gain, bias = edit.vector(f"gain_{later[i][0]}", 1.0), edit.vector(f"bias_{later[i][0]}", 0.0)
             value = edit.op("add", edit.op("mul", gain, normal), bias)
         return value
 
@@ -179,9 +188,9 @@ def clip_state_grad(cell: Graph, c: float) -> Graph:
 
     Source: Graves 2013, arXiv 1308.0850, who clips the derivatives of each step's LSTM inputs.
     """
-    edit = Editor("clip_state_grad", cell, c)
-    if isinstance(c, bool) or not isinstance(c, (int, float)) or not 0 < c < float("inf"):
+    if not _is_number(c) or not 0 < c < float("inf"):
         raise ValueError(f"clip_state_grad: c is {c!r}, expected a positive number")
+    edit = Editor("clip_state_grad", cell, float(c))
 
     def change(i: int, node: Node, args: Sequence[Value]) -> Value:
         value = edit.same(node, args)
@@ -197,18 +206,23 @@ def expected(cell: Graph) -> Graph:
 
     def change(i: int, node: Node, args: Sequence[Value]) -> Value:
         if node.op in MASKS:
-            numbers = dict(node.params)
-            return numbers["keep"] * numbers["scale"]
+            mean = dict(node.params)["keep"] * dict(node.params)["scale"]
+            return 1.0 if abs(mean - 1.0) < 1e-12 else mean  # a dropout's, but for rounding
         return edit.same(node, args)
 
     edit.run(change)
     return edit.finish()
 
 
-def probability(function: str, argument: str, p: Any) -> None:
-    """Raise ValueError unless p is a probability."""
-    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+def probability(function: str, argument: str, p: Any) -> float:
+    """p as a Python float; raises ValueError unless it is a probability."""
+    if not _is_number(p) or not 0 <= p <= 1:
         raise ValueError(f"{function}: {argument} is {p!r}, expected a probability in [0, 1]")
+    return float(p)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)  # numpy's are numbers, too
 
 
 class Editor:
@@ -262,8 +276,7 @@ class Editor:
 
     def _fresh(self, name: str) -> str:
         """A name that no mask or vector of the cell has: nesting a change twice makes `zone_h_2`."""
-        names = (name if k == 1 else f"{name}_{k}" for k in range(1, len(self.taken) + 2))
-        free = next(n for n in names if n not in self.taken)
+        free = next(n for n in fresh_names(name) if n not in self.taken)
         self.taken.add(free)
         return free
 

@@ -26,7 +26,7 @@ class Builder:
     def add(self, op: str, args: Sequence[Proxy | float] = (), key: str = "", params: Params | None = None) -> Proxy:
         """The proxy of this node, which is added unless the same one is there already."""
         indices = tuple(a._index if isinstance(a, Proxy) else self.constant(a)._index for a in args)
-        node = Node(op, indices, key, tuple(sorted((params or {}).items())))
+        node = Node(op, indices, key, tuple(sorted((name, float(value)) for name, value in (params or {}).items())))
         if str(node) not in self._places:
             self._places[str(node)] = len(self.nodes)
             self.nodes.append(node)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import keyword
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gatewise.graph.ops import OPS
@@ -39,6 +41,13 @@ class SizeError(CellError):
 def is_plain(word: str) -> bool:
     """Whether a word is a Python name that reads as it is written (identifiers may hold invisible letters)."""
     return word.isidentifier() and word.isprintable() and not keyword.iskeyword(word)
+
+
+def fresh_names(name: str) -> Iterator[str]:
+    """The name, name_2, name_3 …"""
+    yield name
+    for k in itertools.count(2):
+        yield f"{name}_{k}"
 
 
 def check_names(graph: Graph) -> None:

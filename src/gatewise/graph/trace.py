@@ -19,7 +19,15 @@ from typing import Any, NoReturn
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Input, Params, Proxy, apply, operand
-from gatewise.graph.rules import MASKS, OUTPUT_PROJECTION, CellError, SizeError, check_cell, is_comparison
+from gatewise.graph.rules import (
+    MASKS,
+    OUTPUT_PROJECTION,
+    CellError,
+    SizeError,
+    check_cell,
+    fresh_names,
+    is_comparison,
+)
 
 Function = Callable[..., Any]
 
@@ -260,9 +268,13 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
         if not isinstance(value, Proxy):
             builder.fault(f"{graph.name}: {label} is {value!r}, expected a value of the step")
     values: list[Any] = []
+    taken = {node.key for node in builder.nodes if node.op in MASKS}
     for node in graph.nodes:
         args = [values[a] for a in node.args]
-        if node.op in ("state", "vector"):
+        if node.op in MASKS:  # of its own, each time that the cell is called
+            key = next(k for k in fresh_names(node.key) if k not in taken)
+            values.append(builder.add(node.op, key=key, params=dict(node.params)))
+        elif node.op in ("state", "vector"):
             values.append(operand(builder, graph.name, given[node.key]))
         elif node.op == "input":
             values.append(builder.attribute(x, node.key))
@@ -270,8 +282,8 @@ def inline(graph: Graph, x: Any, states: Sequence[Any], vectors: dict[str, Any])
             values.append(builder.attribute(args[0], node.key))
         elif node.op == "output":
             values.append(builder.attribute(args[0], OUTPUT_PROJECTION))
-        elif node.op == "const" or node.op in MASKS:
-            values.append(builder.add(node.op, key=node.key, params=dict(node.params)))
+        elif node.op == "const":
+            values.append(builder.add("const", params=dict(node.params)))
         else:
             values.append(apply(builder, node.op, args, dict(node.params)))
     for name, i in graph.names:

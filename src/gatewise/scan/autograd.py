@@ -41,22 +41,23 @@ def scan(graph: Graph, inputs: Inputs, executor: str = "auto") -> tuple[Tensor, 
     if torch.compiler.is_compiling() or is_tracing():
         keep = differentiated or is_tracing()  # a trace is run with gradients and without
         made: Sequence[Tensor] = torch.ops.gatewise.scan(graph.text, executor, keep, list(tensors))
-    elif torch._C._are_functorch_transforms_active() or (differentiated and not _dual()):
+    elif torch._C._are_functorch_transforms_active() or (differentiated and not _dual(tensors)):
         made = Scan.apply(graph, executor, *tensors)
     else:
-        made = run_forward(graph, executor if not _dual() else "reference", False, tensors)
+        made = run_forward(graph, "reference" if _dual(tensors) else executor, False, tensors)
     output = made[0]
     if inputs.active.shape[0]:
         output = torch.where(inputs.active.unsqueeze(2), output, torch.zeros_like(output))
     return output, tuple(made[1 : 1 + len(graph.states)])
 
 
-def _dual() -> bool:
+def _dual(tensors: Sequence[Tensor]) -> bool:
     """Whether forward-mode AD is at work without torch.func: the reference then is differentiated as it runs.
 
     A Function's jvp rule would nest a second level of forward-mode AD, which torch refuses there.
     """
-    return torch.autograd.forward_ad._current_level >= 0
+    level = torch.autograd.forward_ad._current_level >= 0
+    return level and any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 # --- from flat tensors to flat tensors, by an executor ----------------------------------------------
@@ -283,7 +284,7 @@ _graph_of = lru_cache(maxsize=256)(Graph.parse)  # operators' schemas carry stri
 
 @torch.library.custom_op("gatewise::scan", mutates_args=())
 def scan_op(graph: str, executor: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
-    return list(run_forward(_graph_of(graph), executor, keep, tensors))
+    return _apart(tensors, run_forward(_graph_of(graph), executor, keep, tensors))
 
 
 @torch.library.custom_op("gatewise::scan_backward", mutates_args=())
@@ -291,7 +292,18 @@ def scan_backward_op(
     graph: str, executor: str, tensors: list[Tensor], kept: list[Tensor], g: list[Tensor]
 ) -> list[Tensor]:
     made = run_backward(_graph_of(graph), executor, tensors, kept, g)
-    return [t.contiguous() for t in made]  # as the fake below promises
+    return _apart((*tensors, *kept, *g), [t.contiguous() for t in made])  # as the fake below promises
+
+
+def _apart(inputs: Sequence[Tensor], made: Sequence[Tensor]) -> list[Tensor]:
+    """What was made, with copies of views: an operator's results may share no memory with anything."""
+    seen = {t.untyped_storage().data_ptr() for t in inputs}
+    apart = []
+    for tensor in made:
+        pointer = tensor.untyped_storage().data_ptr()
+        apart.append(tensor.clone() if pointer in seen else tensor)
+        seen.add(pointer)
+    return apart
 
 
 @scan_op.register_fake

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import ModuleType
 
 from gatewise.graph.graph import Graph
@@ -9,6 +12,7 @@ from gatewise.scan import cpu, reference
 from gatewise.scan.plan import Inputs
 
 EXECUTORS = ("auto", "reference", "cpu")
+_watched: ContextVar[list[str] | None] = ContextVar("watched", default=None)
 
 
 def choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str]:
@@ -20,6 +24,24 @@ def choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str
     Raises:
         ValueError: there is no such executor. RuntimeError: it can't run this.
     """
+    chosen, reason = _choose(executor, graph, inputs)
+    if (watched := _watched.get()) is not None:
+        watched.append(f"{graph.name} runs on {chosen.__name__.rpartition('.')[2]}: {reason}")
+    return chosen, reason
+
+
+@contextmanager
+def watch() -> Iterator[list[str]]:
+    """Collects what was chosen, a line a scan."""
+    lines: list[str] = []
+    token = _watched.set(lines)
+    try:
+        yield lines
+    finally:
+        _watched.reset(token)
+
+
+def _choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str]:
     if executor not in EXECUTORS:
         raise ValueError(f"executor is {executor!r}, expected one of: {' '.join(EXECUTORS)}")
     if executor == "reference":

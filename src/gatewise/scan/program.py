@@ -56,7 +56,7 @@ class Stage:
 
     size: str
     means: list[int] = field(default_factory=list)
-    products: dict[tuple[int, ...], list[int]] = field(default_factory=dict)  # operands -> the nodes made
+    products: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # of what -> the nodes made
     nodes: list[int] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
 
@@ -157,7 +157,10 @@ class Compiler:
                 stage.means.append(i)
                 self.rows[i] = len(self.rows)
             elif self.nodes[i].op in PRODUCTS:
-                stage.products.setdefault((PRODUCTS[self.nodes[i].op], *self.args(i)), []).append(i)
+                node = self.nodes[i]
+                # The gates that project one value are one product; so are those that are summed again, already.
+                gates = node.key if node.op == "unproject" else ""
+                stage.products.setdefault((node.op, gates, *self.args(i)), []).append(i)
             else:
                 stage.nodes.append(i)
             for a in self.args(i):

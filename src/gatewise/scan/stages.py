@@ -79,7 +79,8 @@ def finish(graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients) -
 
 def first_before(inputs: Inputs, output: Tensor) -> Tensor:
     """The first state before each step, (T, B, size)."""
-    before = torch.cat([inputs.states[0].unsqueeze(0), output[:-1]])
+    # Not output[:-1], whose size of T-1 would make torch.compile treat T = 2 apart.
+    before = torch.cat([inputs.states[0].unsqueeze(0), output])[: output.shape[0]]
     if inputs.resets.shape[0]:
         before = torch.where(inputs.resets.unsqueeze(2), inputs.initial[: before.shape[2]], before)
     return before

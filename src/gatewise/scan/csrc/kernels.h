@@ -45,36 +45,49 @@ template <class T> inline Vec<T> absolute(Vec<T> x) { return (Vec<T>)((Ints<T>)x
 
 // --- exp, tanh and sigmoid --------------------------------------------------------------------------
 
-// exp(x) = 2^n exp(r), |r| <= ln(2) / 2: exp(r) - 1 as a Taylor series, which ends below half an ulp. n is given
-// back as a number; 2^n may lie outside the exponents' range, so it is applied in two halves.
-template <class T> inline Vec<T> reduced(Vec<T> x, Vec<T> &n) {
+// exp(r) - 1 - r as a Taylor series of so many terms.
+template <class T, int TERMS> inline Vec<T> series(Vec<T> r) {
+    double factorial = 1;
+    T terms[TERMS];
+    for (int k = 2; k < TERMS; k++) terms[k] = T(1 / (factorial *= k));
+    Vec<T> p = all<T>(terms[TERMS - 1]);
+    for (int k = TERMS - 2; k >= 2; k--) p = p * r + terms[k];
+    return r * r * p;
+}
+// exp(x) = 2^n exp(r), |r| <= ln(2) / 2: gives exp(r) - 1 - r, to below half an ulp; n is a number. 2^n may lie outside
+// the exponents' range, so exp applies it in two halves.
+template <class T> inline Vec<T> reduced(Vec<T> x, Vec<T> &n, Vec<T> &r) {
     typedef Of<T> C;
     n = (x * C::log2e + C::magic) - C::magic;
-    Vec<T> r = x - n * C::ln2_hi - n * C::ln2_lo, p = all<T>(0);
-    double factorial = 1;
-    T terms[C::terms];
-    for (int k = 2; k < C::terms; k++) terms[k] = T(1 / (factorial *= k));
-    p = all<T>(terms[C::terms - 1]);
-    for (int k = C::terms - 2; k >= 2; k--) p = p * r + terms[k];
-    return r + r * r * p;
+    r = x - n * C::ln2_hi - n * C::ln2_lo;
+    return series<T, C::terms>(r);
 }
 template <class T> inline Vec<T> power_of_two(Ints<T> n) { return (Vec<T>)((n + Of<T>::bias) << Of<T>::mantissa); }
 template <class T> inline Vec<T> exponential(Vec<T> x) {
     typedef Of<T> C;
-    Vec<T> bounded = pick<T>(x < C::low, all<T>(C::low), x), n;
+    Vec<T> bounded = pick<T>(x < C::low, all<T>(C::low), x), n, r;
     bounded = pick<T>(bounded > C::high, all<T>(C::high), bounded);
-    Vec<T> p = reduced<T>(bounded, n) + T(1);
+    Vec<T> p = reduced<T>(bounded, n, r);
+    p = (p + r) + T(1);
     Ints<T> i = __builtin_convertvector(n, Ints<T>), half = i >> 1;
     p = p * power_of_two<T>(half) * power_of_two<T>(i - half);
     return pick<T>(x != x, x, p);
 }
 template <class T> inline Vec<T> exponential_minus_one(Vec<T> x) {  // for |x| <= 60
-    Vec<T> n, p = reduced<T>(x, n), s = power_of_two<T>(__builtin_convertvector(n, Ints<T>));
-    return s * p + (s - T(1));
+    Vec<T> n, r, p = reduced<T>(x, n, r), s = power_of_two<T>(__builtin_convertvector(n, Ints<T>));
+    return s * (p + r) + (s - T(1));
 }
 template <class T> inline Vec<T> tangent(Vec<T> x) {
     Vec<T> a = absolute<T>(x), two = 2 * pick<T>(a < T(20), a, all<T>(20));
-    Vec<T> e = exponential_minus_one<T>(two), y = e / (e + T(2));
+    // With e = exp(2a) - 1 it is 1 - 2 / (e + 2). Where a is small that would cancel, so there n = 0, r = 2a, and it is
+    // a + (2p - r r - r p) / (2 (e + 2)), of which a small part alone is rounded.
+    typedef Of<T> C;
+    Ints<T> small = a < T(0.55);
+    Vec<T> n = pick<T>(small, Vec<T>{}, (two * C::log2e + C::magic) - C::magic);
+    Vec<T> r = two - n * C::ln2_hi - n * C::ln2_lo, p = series<T, C::terms + 5>(r);
+    Vec<T> s = power_of_two<T>(__builtin_convertvector(n, Ints<T>)), e = s * (p + r) + (s - T(1));
+    Vec<T> y = pick<T>(small, p - T(0.5) * r * (r + p), all<T>(-2)) / (e + T(2));
+    y = pick<T>(small, a, all<T>(1)) + y;
     Ints<T> sign = (Ints<T>)x & std::numeric_limits<typename Of<T>::Int>::min();
     return pick<T>(x != x, x, (Vec<T>)((Ints<T>)y | sign));
 }

@@ -1,0 +1,226 @@
+"""The C++ kernels against the reference: random cells, every op, every instruction set, sizes that fit no vector."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import Recipe, assert_close, randomize, recipes
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_ops import PARAMS, POINTS
+from tolerances import FLOAT32, FLOAT64
+from torch import Tensor
+
+import gatewise
+from gatewise import cells
+from gatewise.graph.ops import OPS
+from gatewise.scan import cpu
+
+pytestmark = pytest.mark.skipif(not cpu.instruction_set(), reason="gatewise was installed without a C++ compiler")
+BUILT_IN = [v for v in vars(cells).values() if isinstance(v, gatewise.Graph)]
+CHANGED = [
+    gatewise.layer_norm(cells.lstm),
+    gatewise.layer_norm(cells.gru_reset_before),
+    gatewise.zoneout(gatewise.recurrent_dropout(cells.lstm_projected, 0.3), 0.2),
+    gatewise.clip_state_grad(cells.gru, 0.01),
+]
+
+
+def results_of(layer: gatewise.Recurrent, executor: str, x: Tensor, **options: Any) -> list[Tensor]:
+    """Outputs, states and all gradients, by one executor, from the same seed."""
+    layer.executor = executor
+    torch.manual_seed(0)
+    x = x.detach().requires_grad_()
+    output, state = layer(x, **options)
+    made = [output, *(state if isinstance(state, tuple) else (state,))]
+    weights = [torch.cos(torch.arange(m.numel(), dtype=m.dtype)).view_as(m) for m in made]
+    loss = sum((w * m).sum() for w, m in zip(weights, made, strict=True))
+    return [m.detach() for m in made] + list(torch.autograd.grad(loss, [x, *layer.parameters()]))
+
+
+def compare(layer: gatewise.Recurrent, x: Tensor, tolerance: float, **options: Any) -> None:
+    ours, expected = (results_of(layer, executor, x, **options) for executor in ("cpu", "reference"))
+    for k, (a, b) in enumerate(zip(ours, expected, strict=True)):
+        assert_close(a, b, tolerance, f"result {k}")
+
+
+def make(cell: gatewise.Graph, inputs: int, hidden: int, layers: int = 1, **options: Any) -> gatewise.Recurrent:
+    size = max(1, hidden // 2) if cell.projects_output else 0
+    layer = gatewise.Recurrent(cell, inputs, hidden, layers, proj_size=size, **{"dtype": torch.float64, **options})
+    randomize(layer)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.div_(max(1.0, hidden**0.5 / 4))  # sums of many terms stay where functions are not flat
+    return layer
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(1, 1), (4, 2), (3, 7), (2, 33), (5, 70)])
+@pytest.mark.parametrize("cell", [*BUILT_IN, *CHANGED], ids=lambda c: c.name)
+def test_cells_at_odd_sizes(cell: gatewise.Graph, steps: int, batch: int) -> None:
+    for hidden in (2, 17, 32, 51, 130):
+        layer = make(cell, 3, hidden)
+        compare(layer, torch.randn(steps, batch, 3, dtype=torch.float64), FLOAT64 * 10)
+    layer = make(cell, 3, 40, dtype=torch.float32)
+    compare(layer, torch.randn(steps, batch, 3), FLOAT32)
+
+
+@pytest.mark.parametrize("cell", [*BUILT_IN, *CHANGED], ids=lambda c: c.name)
+def test_lengths_resets_and_learned_states(cell: gatewise.Graph) -> None:
+    layer = make(cell, 3, 19, 2, bidirectional=True, learn_state=True)
+    x, lengths, resets = (
+        torch.randn(6, 5, 3, dtype=torch.float64),
+        torch.tensor([3, 6, 1, 4, 2]),
+        torch.rand(6, 5) > 0.6,
+    )
+    compare(layer, x, FLOAT64 * 10, lengths=lengths)
+    compare(layer, x, FLOAT64 * 10, resets=resets)
+    compare(layer, x, FLOAT64 * 10, lengths=lengths, resets=resets)
+
+
+@pytest.mark.parametrize("instructions", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("cell", [cells.gru, cells.lstm_projected, CHANGED[0]], ids=lambda c: c.name)
+def test_every_instruction_set(cell: gatewise.Graph, instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if cpu.INSTRUCTION_SETS.index(instructions) > cpu.INSTRUCTION_SETS.index(cpu.instruction_set()):
+        pytest.skip(f"this machine has no {instructions}")
+    monkeypatch.setattr(cpu, "use", instructions)
+    for hidden, dtype, tolerance in ((17, torch.float64, FLOAT64 * 10), (66, torch.float32, FLOAT32)):
+        layer = make(cell, 3, hidden, dtype=dtype)
+        for batch in (1, 13, 40):
+            compare(layer, torch.randn(4, batch, 3, dtype=dtype), tolerance)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_no_more_than_rounding(threads: int) -> None:
+    layer = make(cells.lstm, 3, 64, dtype=torch.float32)
+    x, before = torch.randn(40, 50, 3), torch.get_num_threads()
+    expected = results_of(layer, "cpu", x)
+    try:
+        torch.set_num_threads(threads)
+        made = results_of(layer, "cpu", x)
+    finally:
+        torch.set_num_threads(before)
+    for a, b in zip(made, expected, strict=True):
+        assert_close(a, b, FLOAT32)
+
+
+# --- random cells ---------------------------------------------------------------------------------------
+
+
+def check_recipe(recipe: Recipe, sizes: tuple[int, int, int]) -> None:
+    steps, batch, hidden = sizes
+    cell = recipe.cell()
+    torch.manual_seed(0)
+    layer = make(cell, 2, max(hidden, 2))
+    x = torch.randn(steps, batch, 2, dtype=torch.float64)
+    expected = results_of(layer, "reference", x)
+    if not all(torch.isfinite(e).all() for e in expected):
+        return
+    # Rounding may grow: as much as it does in the reference when its input moves by a rounding is allowed for.
+    moved = results_of(layer, "reference", x * (1 + 1e-15))
+    for k, (a, b, c) in enumerate(zip(results_of(layer, "cpu", x), expected, moved, strict=True)):
+        grown = (b - c).abs().max().item() / max(1.0, b.abs().max().item()) if b.numel() else 0.0
+        assert_close(a, b, max(1e-9, 1e3 * grown), f"result {k} of {cell}")
+
+
+SIZES = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 20))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(recipes, SIZES)
+def test_random_cells(recipe: Recipe, sizes: tuple[int, int, int]) -> None:
+    check_recipe(recipe, sizes)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(recipes, SIZES)
+def test_a_thousand_random_cells(recipe: Recipe, sizes: tuple[int, int, int]) -> None:
+    check_recipe(recipe, sizes)
+
+
+# --- one op ---------------------------------------------------------------------------------------------
+
+
+def value_of(name: str, x: Tensor, executor: str = "cpu") -> Tensor:
+    """op(x) through a cell of one step whose weight is the identity; the second argument is 0.75."""
+    row = OPS[name]
+
+    @gatewise.cell(gates="a")
+    def one_op(x, h):
+        a = x.a
+        functions = [getattr(m, name) for m in (torch, torch.nn.functional) if hasattr(m, name)]
+        function = row.run if row.scalars else functions[0]
+        if name == "where":
+            value = torch.where(a > 0.1, a, 0.75)
+        else:
+            value = function(a, *([torch.tensor(0.75)] if row.arity == 2 else []), **PARAMS.get(name, {}))
+        if row.boolean:
+            value = torch.where(value, 1.0, 0.0)
+        return value
+
+    layer = gatewise.Recurrent(one_op, 1, 1, bias=False, dtype=x.dtype)
+    torch.nn.init.ones_(layer.weight_ih_l0)
+    layer.executor = executor
+    with torch.no_grad():
+        return layer(x.reshape(1, -1, 1))[0].reshape(-1)
+
+
+ELEMENTWISE = [n for n in OPS if n not in ("mean", "clip_grad")]
+SPECIAL = [math.inf, -math.inf, math.nan, 0.0, 1e-30, -1e-30, 1e30, -1e30, 100.0, -100.0, 1e-42]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_values_at_kinks_at_infinity_and_of_nan(name: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([*POINTS, *SPECIAL], dtype=dtype)
+    made, expected = value_of(name, x), value_of(name, x, "reference")
+    for a, b, at in zip(made.tolist(), expected.tolist(), x.tolist(), strict=True):
+        assert (math.isnan(a) and math.isnan(b)) or a == b or abs(a - b) <= 1e-6 * abs(b) + 1e-37, (at, a, b)
+
+
+@pytest.mark.parametrize("name", ["exp", "sigmoid", "tanh"])
+def test_float32_functions_are_within_two_ulp(name: str) -> None:
+    exact = {"exp": np.exp, "sigmoid": lambda v: 1 / (1 + np.exp(-v)), "tanh": np.tanh}[name]
+    x = torch.cat([torch.linspace(-90, 90, 40001), torch.linspace(-1, 1, 20001), torch.logspace(-30, 0, 2001)])
+    made, true = value_of(name, x).numpy(), exact(x.double().numpy())
+    normal = (np.abs(true) > 1e-37) & (np.abs(true) < 3e38)
+    ulp = np.spacing(np.abs(true[normal]).astype(np.float32)).astype(np.float64)
+    assert (np.abs(made[normal] - true[normal]) / ulp).max() <= 2
+
+
+# --- what is refused, and shown ---------------------------------------------------------------------------
+
+
+def test_a_named_executor_that_can_not_run_says_why() -> None:
+    layer = gatewise.GRU(3, 4, dtype=torch.bfloat16)
+    layer.executor = "cpu"
+    with pytest.raises(RuntimeError, match=r"'cpu' can't run gru: the tensors are torch.bfloat16"):
+        layer(torch.zeros(5, 2, 3, dtype=torch.bfloat16))
+    layer.executor = "gpu"
+    with pytest.raises(ValueError, match="executor is 'gpu', expected one of: auto reference cpu"):
+        layer(torch.zeros(5, 2, 3, dtype=torch.bfloat16))
+
+
+def test_explain_says_what_ran_and_why() -> None:
+    layer, x = gatewise.GRU(3, 4, 2), torch.zeros(5, 2, 3)
+    assert gatewise.explain(layer, x) == (
+        f"l0: gru runs on cpu: C++ kernels, {cpu.instruction_set()}\n"
+        f"l1: gru runs on cpu: C++ kernels, {cpu.instruction_set()}"
+    )
+    layer.executor = "reference"
+    assert gatewise.explain(layer, x).startswith("l0: gru runs on reference: it was asked for")
+    half = gatewise.GRU(3, 4, dtype=torch.float16)
+    assert "reference: the tensors are torch.float16" in gatewise.explain(half, x.half())
+
+
+def test_without_kernels_the_reference_runs_and_explain_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_kernels", None)
+    layer, x = gatewise.GRU(3, 4), torch.zeros(5, 2, 3)
+    layer(x)[0].sum().backward()
+    assert "reference: gatewise was installed without its C++ kernels; install a C++ compiler" in gatewise.explain(
+        layer, x
+    )

@@ -6,6 +6,7 @@ No cell is named in C++: what the kernels know are matrix products, tiles and in
 from __future__ import annotations
 
 import importlib
+import math
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -72,13 +73,12 @@ def forward(
     """Run T steps; see `reference.forward`."""
     inputs = dense(inputs)
     steps, batch = inputs.x.shape[:2]
-    new = inputs.x.new_empty
     columns, turns = {}, {}
     for k, (state, initial) in enumerate(zip(graph.states, inputs.states, strict=True)):
         kept = keep or k == 0
-        columns[state] = new(steps if kept else 2, batch, initial.shape[1])
+        columns[state] = empty(inputs.x, steps if kept else 2, batch, initial.shape[1])
         turns[state] = not kept
-    others = {f"%{i}": new(steps, batch, inputs.width(graph, i)) for i in extras}
+    others = {f"%{i}": empty(inputs.x, steps, batch, inputs.width(graph, i)) for i in extras}
 
     def place(kind: str, name: str) -> tuple[int, ...] | None:
         if kind == "state":
@@ -98,9 +98,9 @@ def reverse(
     """Run the T steps of the backward graph, last to first; see `reference.reverse`."""
     inputs = dense(inputs)
     steps, batch = inputs.x.shape[:2]
-    plan, new = backward_plan(graph), inputs.x.new_empty
-    columns = [new(steps, batch, column.width(inputs)) for column in plan.columns]
-    carries = {s: new(2, batch, g.shape[1]) for s, g in zip(graph.states, g_states, strict=True)}
+    plan = backward_plan(graph)
+    columns = [empty(inputs.x, steps, batch, column.width(inputs)) for column in plan.columns]
+    carries = {s: empty(inputs.x, 2, batch, g.shape[1]) for s, g in zip(graph.states, g_states, strict=True)}
     kept = [k.contiguous() for k in kept]
     values = {f"%{i}": k for i, k in zip(plan.extras, kept[len(graph.states) :], strict=True)}
     values |= {f"%{i}": k for (_, i), k in zip(graph.outputs, kept, strict=False)}
@@ -121,6 +121,14 @@ def reverse(
 
     _run(backward_program(graph), graph, inputs, place, g_initial)
     return Gradients(tuple(c[0].clone() for c in carries.values()), g_initial, tuple(columns))
+
+
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """A tensor without values, in memory that was in use before, if there is some: see csrc/module.cpp."""
+    size = math.prod(shape) * like.element_size()
+    if size < 1 << 17:  # the system's allocator keeps small pieces itself
+        return like.new_empty(shape)
+    return torch.frombuffer(_kernels.buffer(size), dtype=like.dtype, count=math.prod(shape)).view(shape)
 
 
 # --- where arrays lie: (base, first, step, row, first's row, shift, turns) of csrc/program.h -------------

@@ -49,21 +49,28 @@ def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], l
     return tuple(masks)
 
 
-def finish(graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients) -> tuple[Tensor, ...]:
+def finish(
+    graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, slices: bool = False
+) -> tuple[Tensor, ...]:
     """The gradients of weight_hh, bias_hh, weight_hr, vectors and initial: one product an operand, over all steps.
 
     Args:
         graph: the cell. inputs: what the scan read. output: the first state after each step, (T, B, size).
         gradients: what the backward scan made.
+        slices: no copy of the output is made, by way of a size of T-1, for which torch.compile would treat T = 2 apart.
     """
     size, plan = inputs.hidden_size, backward_plan(graph)
     weights: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
     biases: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
     weight_hr = torch.zeros_like(inputs.weight_hr)
     for operand in plan.operands:
-        made = gradients.columns[operand.made].flatten(0, 1)
-        read = first_before(inputs, output) if operand.read is None else gradients.columns[operand.read]
-        product = made.t() @ read.flatten(0, 1)
+        made = gradients.columns[operand.made]
+        if operand.read is None and slices and not inputs.resets.shape[0]:
+            product = torch.addmm(made[0].t() @ inputs.states[0], made[1:].flatten(0, 1).t(), output[:-1].flatten(0, 1))
+        else:
+            read = first_before(inputs, output) if operand.read is None else gradients.columns[operand.read]
+            product = made.flatten(0, 1).t() @ read.flatten(0, 1)
+        made = made.flatten(0, 1)
         if not operand.gates:
             weight_hr = weight_hr + product
             continue
@@ -79,7 +86,6 @@ def finish(graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients) -
 
 def first_before(inputs: Inputs, output: Tensor) -> Tensor:
     """The first state before each step, (T, B, size)."""
-    # Not output[:-1], whose size of T-1 would make torch.compile treat T = 2 apart.
     before = torch.cat([inputs.states[0].unsqueeze(0), output])[: output.shape[0]]
     if inputs.resets.shape[0]:
         before = torch.where(inputs.resets.unsqueeze(2), inputs.initial[: before.shape[2]], before)

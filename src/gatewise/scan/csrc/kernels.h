@@ -283,7 +283,7 @@ template <class T> struct Aligned {
     }
 };
 
-int wide_of(int gates) { return gates == 1 ? 4 : gates == 2 ? 4 : gates % 4 == 0 ? 4 : gates % 3 == 0 ? 3 : 4; }
+int wide_of(int) { return 3; }
 
 template <class T> Panels<T> pack(const Product &product, const Run &run, Aligned<T> &memory) {
     constexpr int L = LANES<T>;
@@ -377,6 +377,14 @@ template <class T> struct Scan {
         }
     }
 
+    // `there` values and then zeros, `width` in all; pieces are short, and a call of memcpy would cost as much again.
+    static void copy(T *to, const T *from, int64_t there, int64_t width) {
+        int64_t i = 0;
+        for (; i + LANES<T> <= there; i += LANES<T>) store<T>(to + i, load<T>(from + i));
+        for (; i < there; i++) to[i] = from[i];
+        for (; i < width; i++) to[i] = T(0);
+    }
+
     void tape(const Stage &stage, T *slot, int64_t j, int width, int64_t r, int rows) {
         const int n = rows * width;
         const int64_t there = std::min<int64_t>(width, run.size(stage.size) - j);
@@ -384,14 +392,11 @@ template <class T> struct Scan {
             if (k.op == LOAD) {
                 T *to = slot + int64_t(k.to) * n;
                 const T *from = at[k.a] + r * row[k.a] + j + int64_t(k.p) * run.size(stage.size);
-                for (int m = 0; m < rows; m++, to += width, from += row[k.a]) {
-                    std::memcpy(to, from, there * sizeof(T));
-                    if (there < width) std::memset(to + there, 0, (width - there) * sizeof(T));
-                }
+                for (int m = 0; m < rows; m++, to += width, from += row[k.a]) copy(to, from, there, width);
             } else if (k.op == STORE) {
                 const T *from = slot + int64_t(k.a) * n;
                 T *to = at[k.to] + r * row[k.to] + j + int64_t(k.p) * run.size(stage.size);
-                for (int m = 0; m < rows; m++, from += width, to += row[k.to]) std::memcpy(to, from, there * sizeof(T));
+                for (int m = 0; m < rows; m++, from += width, to += row[k.to]) copy(to, from, there, there);
             } else if (k.op == ROW) {
                 T *to = slot + int64_t(k.to) * n;
                 for (int m = 0; m < rows; m++, to += width) std::fill(to, to + width, row_values[k.a][r + m]);
@@ -462,9 +467,14 @@ template <class T> struct Scan {
                     row_values[mean.to][b] = T(sum / width);
                 }
             }
-            // A tile: up to 32 rows, and units so many that an instruction has some work to do.
-            const int rows = int(std::min<int64_t>(B, 32));
+            // A tile of products has up to 32 rows, so that a panel is used often while it is near, and units so many
+            // that an instruction has some work to do. A tile without takes whole rows, as they lie in memory.
+            int rows = int(std::min<int64_t>(B, 32));
             int wide = 1;  // vectors of units; a multiple of what the panels hold
+            if (stage.products.empty()) {
+                wide = int(std::min<int64_t>(units, 1024 / L));
+                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, 1024 / (wide * L))));
+            }
             for (bool fits = false; !fits; wide += !fits) {
                 fits = true;
                 for (const auto &w : panels[i]) fits &= wide * w.gates % w.wide == 0;

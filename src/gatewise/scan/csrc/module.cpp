@@ -4,7 +4,10 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <map>
 
 #include "program.h"
 
@@ -149,9 +152,72 @@ PyObject *run_program(PyObject *, PyObject *args) {
 
 PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(choose().name); }
 
+// Memory that is kept when a tensor dies, for the next of its size: the first touch of a fresh page costs as much as the
+// arithmetic on it. At most KEPT bytes wait. Python's lock guards all of it, since tensors hold Python's objects.
+constexpr int64_t KEPT = int64_t(256) << 20;
+std::multimap<int64_t, void *> waiting;
+int64_t waiting_bytes = 0;
+
+struct Buffer {
+    PyObject_HEAD void *data;
+    Py_ssize_t size;
+};
+
+int view_buffer(PyObject *self, Py_buffer *view, int flags) {
+    Buffer *buffer = reinterpret_cast<Buffer *>(self);
+    return PyBuffer_FillInfo(view, self, buffer->data, buffer->size, 0, flags);
+}
+
+void free_buffer(PyObject *self) {
+    Buffer *buffer = reinterpret_cast<Buffer *>(self);
+    if (buffer->data) {
+        waiting.emplace(buffer->size, buffer->data);
+        waiting_bytes += buffer->size;
+        while (waiting_bytes > KEPT) {
+            auto largest = std::prev(waiting.end());
+            std::free(largest->second);
+            waiting_bytes -= largest->first;
+            waiting.erase(largest);
+        }
+    }
+    PyTypeObject *type = Py_TYPE(self);
+    reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+PyType_Slot buffer_slots[] = {
+    {Py_tp_dealloc, reinterpret_cast<void *>(free_buffer)},
+    {Py_bf_getbuffer, reinterpret_cast<void *>(view_buffer)},
+    {0, nullptr},
+};
+PyType_Spec buffer_spec = {"gatewise.scan._kernels.Buffer", sizeof(Buffer), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, buffer_slots};
+PyTypeObject *buffer_type = nullptr;
+
+// buffer(bytes) -> an object with so much writable memory, not initialised
+PyObject *make_buffer(PyObject *, PyObject *args) {
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "n", &size)) return nullptr;
+    size = (size + 63) / 64 * 64;
+    Buffer *buffer = reinterpret_cast<Buffer *>(PyType_GenericAlloc(buffer_type, 0));
+    if (!buffer) return nullptr;
+    buffer->size = size;
+    auto found = waiting.find(size);
+    if (found != waiting.end()) {
+        buffer->data = found->second;
+        waiting_bytes -= size;
+        waiting.erase(found);
+    } else if (!(buffer->data = std::aligned_alloc(64, size))) {
+        Py_DECREF(buffer);
+        return PyErr_NoMemory();
+    }
+    return reinterpret_cast<PyObject *>(buffer);
+}
+
 PyMethodDef methods[] = {
     {"program", make_program, METH_VARARGS, "program(integers, numbers): a program of them"},
     {"run", run_program, METH_VARARGS, "run(program, isa, integers): run it; isa 0 is the machine's best"},
+    {"buffer", make_buffer, METH_VARARGS, "buffer(bytes): memory that is used again when it is free"},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that isa 0 stands for"},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -159,4 +225,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", nullptr, -1, method
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__kernels() { return PyModule_Create(&definition); }
+PyMODINIT_FUNC PyInit__kernels() {
+    buffer_type = reinterpret_cast<PyTypeObject *>(PyType_FromSpec(&buffer_spec));
+    return buffer_type ? PyModule_Create(&definition) : nullptr;
+}

@@ -100,12 +100,18 @@ def _distinct(inputs: Sequence[Tensor], made: Sequence[Tensor]) -> tuple[Tensor,
 
 
 def _input_gradients(
-    graph: Graph, tensors: Sequence[Tensor], output: Tensor, flat: Sequence[Tensor], weights: bool, slices: bool
+    graph: Graph,
+    tensors: Sequence[Tensor],
+    output: Tensor,
+    flat: Sequence[Tensor],
+    weights: bool,
+    executor: str,
+    eager: bool,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of a scan's flat tensors, from its output and what the backward scan made."""
     gradients = Gradients.of(graph, flat)
     inputs = Inputs.of(graph, tensors)
-    products = finish(graph, inputs, output, gradients, slices) if weights else (None,) * WEIGHTS
+    products = finish(graph, inputs, output, gradients, executor, eager) if weights else (None,) * WEIGHTS
     made = (gradients.columns[0], *products, *gradients.states)
     return (*made, *(None,) * (len(tensors) - len(made)))
 
@@ -162,7 +168,7 @@ class Scan(torch.autograd.Function):
         flat = ScanBackward.apply(graph, ctx.executor, ctx.count, len(given), *tensors, *kept, *given)
         # kept[0] is the output, with its own graph: finish reads it, and may be differentiated again.
         weights = any(ctx.needs_input_grad[3 : 2 + STATES])
-        return (None, None, *_input_gradients(graph, tensors, kept[0], flat, weights, slices=True))
+        return (None, None, *_input_gradients(graph, tensors, kept[0], flat, weights, ctx.executor, eager=True))
 
     @staticmethod
     def jvp(ctx: Any, _graph: None, _executor: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -340,7 +346,7 @@ def _backward(ctx: Any, g: list[Tensor | None]) -> tuple[Any, ...]:
     tensors, kept = saved[: ctx.count], saved[ctx.count :]
     given = _given(graph, tensors, kept, g)
     flat = torch.ops.gatewise.scan_backward(ctx.graph, ctx.executor, list(tensors), list(kept), given)
-    return None, None, None, list(_input_gradients(graph, tensors, kept[0], flat, True, slices=False))
+    return None, None, None, list(_input_gradients(graph, tensors, kept[0], flat, True, ctx.executor, eager=False))
 
 
 scan_op.register_autograd(_backward, setup_context=_setup)

@@ -131,6 +131,34 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     return torch.frombuffer(_kernels.buffer(size), dtype=like.dtype, count=math.prod(shape)).view(shape)
 
 
+def can_multiply(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether `outer` can run, on plain tensors whose product nobody differentiates."""
+    if _kernels is None:
+        return False
+    tensors = [t for pair in pairs for t in pair]
+    dtype = tensors[0].dtype
+    return dtype in (torch.float32, torch.float64) and not any(
+        type(t) is not Tensor
+        or t.dtype != dtype
+        or t.device.type != "cpu"
+        or t.stride(1) != 1
+        or (t.requires_grad and torch.is_grad_enabled())
+        or torch._C._functorch.is_functorch_wrapped_tensor(t)
+        for t in tensors
+    )
+
+
+def outer(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The sum over pairs and rows of outer products, a^T b: (N, M) and (N, K) give (M, K)."""
+    to = pairs[0][0].new_zeros(pairs[0][0].shape[1], pairs[0][1].shape[1])
+    for a, b in pairs:
+        _kernels.outer(
+            INSTRUCTION_SETS.index(use), a.dtype == torch.float64, a.data_ptr(), a.stride(0), b.data_ptr(),
+            b.stride(0), to.data_ptr(), *a.shape, b.shape[1], torch.get_num_threads(),
+        )  # fmt: skip
+    return to
+
+
 # --- where arrays lie: (base, first, step, row, first's row, shift, turns) of csrc/program.h -------------
 
 

@@ -7,7 +7,7 @@ finish    the weights' gradients, over many steps each   here, called in backwar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gatewise.graph.graph import Graph
+from gatewise.scan import cpu
 from gatewise.scan.plan import Gradients, Inputs, backward_plan
 
 
@@ -50,14 +51,15 @@ def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], l
 
 
 def finish(
-    graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, slices: bool = False
+    graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, executor: str, eager: bool
 ) -> tuple[Tensor, ...]:
     """The gradients of weight_hh, bias_hh, weight_hr, vectors and initial: one product an operand, over all steps.
 
     Args:
         graph: the cell. inputs: what the scan read. output: the first state after each step, (T, B, size).
         gradients: what the backward scan made.
-        slices: no copy of the output is made, by way of a size of T-1, for which torch.compile would treat T = 2 apart.
+        executor: if it is not "reference", products may be run by the C++ kernels.
+        eager: no copy of the output is made, by way of a size of T-1, for which torch.compile would treat T = 2 apart.
     """
     size, plan = inputs.hidden_size, backward_plan(graph)
     weights: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
@@ -65,12 +67,13 @@ def finish(
     weight_hr = torch.zeros_like(inputs.weight_hr)
     for operand in plan.operands:
         made = gradients.columns[operand.made]
-        if operand.read is None and slices and not inputs.resets.shape[0]:
-            product = torch.addmm(made[0].t() @ inputs.states[0], made[1:].flatten(0, 1).t(), output[:-1].flatten(0, 1))
+        if operand.read is None and eager and not inputs.resets.shape[0]:
+            pairs = [(made[0], inputs.states[0]), (made[1:].flatten(0, 1), output[:-1].flatten(0, 1))]
         else:
             read = first_before(inputs, output) if operand.read is None else gradients.columns[operand.read]
-            product = made.flatten(0, 1).t() @ read.flatten(0, 1)
+            pairs = [(made.flatten(0, 1), read.flatten(0, 1))]
         made = made.flatten(0, 1)
+        product = _outer(pairs, executor)
         if not operand.gates:
             weight_hr = weight_hr + product
             continue
@@ -82,6 +85,14 @@ def finish(
     vectors = [gradients.columns[v].sum((0, 1)) for v in plan.vectors]
     stacked = torch.stack(vectors) if vectors else torch.zeros_like(inputs.vectors)
     return weight_hh, bias_hh, weight_hr, stacked, gradients.initial.sum(0)
+
+
+def _outer(pairs: Sequence[tuple[Tensor, Tensor]], executor: str) -> Tensor:
+    """The sum of a^T b over the pairs."""
+    if executor != "reference" and cpu.can_multiply(pairs):
+        return cpu.outer(pairs)
+    first, *others = (a.t() @ b for a, b in pairs)
+    return sum(others, start=first)
 
 
 def first_before(inputs: Inputs, output: Tensor) -> Tensor:

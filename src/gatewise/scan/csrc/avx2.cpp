@@ -13,11 +13,13 @@
 #pragma GCC target("avx2,fma")
 #define BYTES 32
 #define ROWS {6,6,4,3}
-#define NAME run_avx2
+#define SCAN scan_avx2
+#define OUTER outer_avx2
 #include "kernels.h"
 #pragma GCC pop_options
 #else
 namespace gatewise {
-void run_avx2(const Program &, const Run &, bool) {}
+void scan_avx2(const Program &, const Run &, bool) {}
+void outer_avx2(const Outer &, bool) {}
 }  // namespace gatewise
 #endif

@@ -13,11 +13,13 @@
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
 #define BYTES 64
 #define ROWS {12,12,8,6}
-#define NAME run_avx512
+#define SCAN scan_avx512
+#define OUTER outer_avx512
 #include "kernels.h"
 #pragma GCC pop_options
 #else
 namespace gatewise {
-void run_avx512(const Program &, const Run &, bool) {}
+void scan_avx512(const Program &, const Run &, bool) {}
+void outer_avx512(const Outer &, bool) {}
 }  // namespace gatewise
 #endif

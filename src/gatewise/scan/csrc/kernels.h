@@ -1,6 +1,6 @@
 // The kernels, written once over GCC's vector extensions, which clang has too. Included by one file an instruction set,
 // which defines BYTES, the width of a vector, ROWS, how many rows of a product registers hold for 1 to 4 vectors of
-// columns, and NAME.
+// columns, and SCAN and OUTER, the names.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -246,6 +246,74 @@ void multiply(int rows, const T *a, int64_t row, const T *panel, int64_t K, T *c
     rows_of<T, 1, NV>(rows, a, row, panel, K, to, bias, width, done);
 }
 
+template <class T> struct Aligned {
+    std::unique_ptr<char[]> memory;
+    T *data = nullptr;
+    int64_t length = 0;
+    T *take(int64_t n) {
+        if (n > length) {
+            memory.reset(new char[n * sizeof(T) + 64]());  // zeros: what was there may be slow to compute with
+            data = reinterpret_cast<T *>((reinterpret_cast<uintptr_t>(memory.get()) + 63) & ~uintptr_t(63));
+            length = n;
+        }
+        return data;
+    }
+};
+
+// The sum over n of outer products, to += A^T B, with A (N, M) and B (N, K): what the weights' gradients are. B is packed in
+// blocks of rows that stay near; a row of A is read as it lies.
+template <class T, int MR, int NV>
+inline void outer(const T *a, int64_t row, const T *panel, int64_t n, T *to, int64_t width, int64_t columns) {
+    Vec<T> sum[MR][NV] = {};
+    for (int64_t i = 0; i < n; i++) {
+        Vec<T> w[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) w[v] = load<T>(panel + (i * NV + v) * LANES<T>);
+#pragma GCC unroll 16
+        for (int m = 0; m < MR; m++) {
+            const Vec<T> x = all<T>(a[i * row + m]);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++) sum[m][v] += x * w[v];
+        }
+    }
+    for (int m = 0; m < MR; m++)
+        for (int v = 0; v < NV; v++) {
+            T *at = to + m * width + v * LANES<T>;
+            const int64_t there = std::min<int64_t>(LANES<T>, columns - v * LANES<T>);
+            if (there == LANES<T>)
+                store<T>(at, load<T>(at) + sum[m][v]);
+            else
+                for (int64_t j = 0; j < there; j++) at[j] += sum[m][v][j];
+        }
+}
+
+template <class T>
+void outer_products(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t N, int64_t K, T *to, int64_t begin, int64_t end) {
+    constexpr int L = LANES<T>, NV = 3, most[] = ROWS, MR = most[NV - 1];
+    constexpr int64_t BLOCK = 256;
+    const int64_t panels = (K + NV * L - 1) / (NV * L);
+    Aligned<T> memory;
+    T *packed = memory.take(panels * BLOCK * NV * L);
+    for (int64_t i = 0; i < N; i += BLOCK) {
+        const int64_t n = std::min(BLOCK, N - i);
+        for (int64_t p = 0; p < panels; p++)
+            for (int64_t k = 0; k < n; k++) {
+                T *row = packed + (p * BLOCK + k) * NV * L;
+                const int64_t first = p * NV * L, there = std::min<int64_t>(NV * L, K - first);
+                std::memcpy(row, b + (i + k) * b_row + first, there * sizeof(T));
+                if (there < NV * L) std::memset(row + there, 0, (NV * L - there) * sizeof(T));
+            }
+        for (int64_t p = 0; p < panels; p++) {
+            const T *panel = packed + p * BLOCK * NV * L;
+            int64_t m = begin;
+            for (; m + MR <= end; m += MR)
+                outer<T, MR, NV>(a + i * a_row + m, a_row, panel, n, to + m * K + p * NV * L, K, K - p * NV * L);
+            for (; m < end; m++)
+                outer<T, 1, NV>(a + i * a_row + m, a_row, panel, n, to + m * K + p * NV * L, K, K - p * NV * L);
+        }
+    }
+}
+
 // LANES x LANES values, transposed in registers: column vectors of rows that are `row` apart.
 template <class T> inline void transpose(const T *from, int64_t row, T *to, int64_t step) {
     constexpr int L = LANES<T>;
@@ -268,20 +336,6 @@ template <class T> inline void transpose(const T *from, int64_t row, T *to, int6
 #pragma GCC unroll 16
     for (int i = 0; i < L; i++) store<T>(to + i * step, a[i]);
 }
-
-template <class T> struct Aligned {
-    std::unique_ptr<char[]> memory;
-    T *data = nullptr;
-    int64_t length = 0;
-    T *take(int64_t n) {
-        if (n > length) {
-            memory.reset(new char[n * sizeof(T) + 64]());  // zeros: what was there may be slow to compute with
-            data = reinterpret_cast<T *>((reinterpret_cast<uintptr_t>(memory.get()) + 63) & ~uintptr_t(63));
-            length = n;
-        }
-        return data;
-    }
-};
 
 int wide_of(int) { return 3; }
 
@@ -558,13 +612,34 @@ template <class T> void run_as(const Program &program, const Run &run) {
     for (auto &thread : others) thread.join();
 }
 
+template <class T> void outer_as(const Outer &o) {
+    const T *a = static_cast<const T *>(o.a), *b = static_cast<const T *>(o.b);
+    T *to = static_cast<T *>(o.to);
+    const int64_t threads = double(o.N) * o.M * o.K < 4e6 ? 1 : std::min<int64_t>(o.threads, (o.M + 7) / 8);
+    auto part = [&](int64_t k) {
+        const int64_t rows = ((o.M + threads - 1) / threads + 7) / 8 * 8;
+        outer_products<T>(a, o.a_row, b, o.b_row, o.N, o.K, to, std::min(o.M, rows * k), std::min(o.M, rows * (k + 1)));
+    };
+    std::vector<std::thread> others;
+    for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
+    part(0);
+    for (auto &thread : others) thread.join();
+}
+
 }  // namespace
 
-void NAME(const Program &program, const Run &run, bool is_double) {
+void SCAN(const Program &program, const Run &run, bool is_double) {
     if (is_double)
         run_as<double>(program, run);
     else
         run_as<float>(program, run);
+}
+
+void OUTER(const Outer &outer, bool is_double) {
+    if (is_double)
+        outer_as<double>(outer);
+    else
+        outer_as<float>(outer);
 }
 
 }  // namespace gatewise

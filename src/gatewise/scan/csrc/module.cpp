@@ -15,20 +15,24 @@ using namespace gatewise;
 
 namespace {
 
-struct Choice {
-    const char *name;
-    Kernel kernel;
-};
+const Kernels PORTABLE = {"portable", scan_portable, outer_portable}, AVX2 = {"avx2", scan_avx2, outer_avx2},
+              AVX512 = {"avx512", scan_avx512, outer_avx512};
 
-Choice choose() {
+const Kernels &choose() {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw"))
-        return {"avx512", run_avx512};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return {"avx2", run_avx2};
+        return AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
 #endif
-    return {"portable", run_portable};
+    return PORTABLE;
+}
+
+const Kernels &kernels(int isa) {
+    static const Kernels &best = choose();
+    const Kernels *all[] = {&best, &PORTABLE, &AVX2, &AVX512};
+    return *all[isa & 3];
 }
 
 // Reads 64-bit numbers in a row.
@@ -142,15 +146,29 @@ PyObject *run_program(PyObject *, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "not the numbers of a run");
         return nullptr;
     }
-    static const Choice best = choose();
-    const Kernel kernels[] = {best.kernel, run_portable, run_avx2, run_avx512};
     Py_BEGIN_ALLOW_THREADS;
-    kernels[isa](*program, run, is_double);
+    kernels(isa).scan(*program, run, is_double);
     Py_END_ALLOW_THREADS;
     Py_RETURN_NONE;
 }
 
-PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(choose().name); }
+// outer(isa, double?, a, a_row, b, b_row, to, N, M, K, threads): to += a^T b
+PyObject *run_outer(PyObject *, PyObject *args) {
+    int isa, is_double;
+    long long a, b, to;
+    Outer o;
+    long long a_row, b_row, N, M, K, threads;
+    if (!PyArg_ParseTuple(args, "iiLLLLLLLLL", &isa, &is_double, &a, &a_row, &b, &b_row, &to, &N, &M, &K, &threads))
+        return nullptr;
+    o.a = reinterpret_cast<const void *>(a), o.b = reinterpret_cast<const void *>(b), o.to = reinterpret_cast<void *>(to);
+    o.a_row = a_row, o.b_row = b_row, o.N = N, o.M = M, o.K = K, o.threads = threads;
+    Py_BEGIN_ALLOW_THREADS;
+    kernels(isa).outer(o, is_double);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
+PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(kernels(0).name); }
 
 // Memory that is kept when a tensor dies, for the next of its size: the first touch of a fresh page costs as much as the
 // arithmetic on it. At most KEPT bytes wait. Python's lock guards all of it, since tensors hold Python's objects.
@@ -217,6 +235,7 @@ PyObject *make_buffer(PyObject *, PyObject *args) {
 PyMethodDef methods[] = {
     {"program", make_program, METH_VARARGS, "program(integers, numbers): a program of them"},
     {"run", run_program, METH_VARARGS, "run(program, isa, integers): run it; isa 0 is the machine's best"},
+    {"outer", run_outer, METH_VARARGS, "outer(isa, double, a, row, b, row, to, N, M, K, threads): to += a^T b"},
     {"buffer", make_buffer, METH_VARARGS, "buffer(bytes): memory that is used again when it is free"},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that isa 0 stands for"},
     {nullptr, nullptr, 0, nullptr},

@@ -4,6 +4,7 @@
 
 #define BYTES 16
 #define ROWS {4,4,4,3}
-#define NAME run_portable
+#define SCAN scan_portable
+#define OUTER outer_portable
 #include "kernels.h"
 

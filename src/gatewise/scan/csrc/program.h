@@ -75,10 +75,24 @@ struct Run {
     int64_t size(int32_t s) const { return s ? P : H; }
 };
 
+// to (M, K) += a (N, M)^T b (N, K), whose rows are a_row and b_row apart.
+struct Outer {
+    const void *a, *b;
+    void *to;
+    int64_t a_row, b_row, N, M, K, threads;
+};
+
 // The kernels, compiled for several instruction sets.
-typedef void (*Kernel)(const Program &, const Run &, bool is_double);
-void run_avx512(const Program &, const Run &, bool);
-void run_avx2(const Program &, const Run &, bool);
-void run_portable(const Program &, const Run &, bool);
+struct Kernels {
+    const char *name;
+    void (*scan)(const Program &, const Run &, bool is_double);
+    void (*outer)(const Outer &, bool is_double);
+};
+void scan_avx512(const Program &, const Run &, bool);
+void outer_avx512(const Outer &, bool);
+void scan_avx2(const Program &, const Run &, bool);
+void outer_avx2(const Outer &, bool);
+void scan_portable(const Program &, const Run &, bool);
+void outer_portable(const Outer &, bool);
 
 }  // namespace gatewise

@@ -104,8 +104,8 @@ PyObject *make_program(PyObject *, PyObject *args) {
     Program *program = new Program;
     std::vector<int64_t> aligned(length / 8);
     std::vector<double> doubles(count / 8);
-    std::memcpy(aligned.data(), integers, aligned.size() * 8);
-    std::memcpy(doubles.data(), numbers, doubles.size() * 8);
+    if (length) std::memcpy(aligned.data(), integers, aligned.size() * 8);
+    if (count) std::memcpy(doubles.data(), numbers, doubles.size() * 8);
     Reader in{aligned.data(), aligned.data() + aligned.size()};
     if (!read(*program, in, doubles.data(), int64_t(doubles.size()))) {
         delete program;

@@ -224,3 +224,45 @@ def test_without_kernels_the_reference_runs_and_explain_says_how_to_get_them(mon
     assert "reference: gatewise was installed without its C++ kernels; install a C++ compiler" in gatewise.explain(
         layer, x
     )
+
+
+# --- the products around the scan -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("instructions", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_at_odd_sizes(dtype: torch.dtype, instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if cpu.INSTRUCTION_SETS.index(instructions) > cpu.INSTRUCTION_SETS.index(cpu.instruction_set()):
+        pytest.skip(f"this machine has no {instructions}")
+    monkeypatch.setattr(cpu, "use", instructions)
+    for rows, inputs, outputs in ((1, 1, 1), (65, 7, 5), (33, 256, 100), (300, 51, 130), (70, 48, 48)):
+        x, w = torch.randn(rows, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
+        b, g = torch.randn(outputs, dtype=dtype), torch.randn(rows, outputs, dtype=dtype)
+        tolerance = FLOAT64 if dtype == torch.float64 else FLOAT32
+        assert_close(cpu.linear(x, w, b), torch.nn.functional.linear(x, w, b), tolerance)
+        assert_close(cpu.linear(x, w), x @ w.t(), tolerance)
+        assert_close(cpu.linear(g, w, backwards=True), g @ w, tolerance)
+        assert_close(cpu.outer([(g, x), (g[:1], x[:1])]), g.t() @ x + g[:1].t() @ x[:1], tolerance)
+
+
+def test_nothing_that_is_read_was_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = cpu.empty
+    monkeypatch.setattr(cpu, "empty", lambda like, *shape: empty(like, *shape).fill_(math.nan))
+    for cell in (cells.gru, cells.lstm_projected, CHANGED[0]):
+        layer = make(cell, 3, 51, 2, bidirectional=True)
+        for batch in (2, 40):
+            x, lengths = torch.randn(6, batch, 3, dtype=torch.float64), torch.randint(1, 7, (batch,))
+            compare(layer, x, FLOAT64 * 10)
+            compare(layer, x, FLOAT64 * 10, lengths=lengths, resets=torch.rand(6, batch) > 0.7)
+
+
+def test_memory_is_used_again_and_not_while_a_tensor_lives() -> None:
+    like = torch.empty(1)
+    first = cpu.empty(like, 317, 311)
+    place, view = first.data_ptr(), first[10:]
+    del first
+    second = cpu.empty(like, 317, 311)
+    assert second.data_ptr() != place  # the view holds the first one's
+    del view
+    assert cpu.empty(like, 317, 311).data_ptr() == place
+    assert place % 64 == second.data_ptr() % 64 == 0

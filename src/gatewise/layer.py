@@ -226,7 +226,7 @@ class Layer(nn.Module):
         dtype = states[0].dtype
         # Parameters are read by name, so that functional_call and parametrizations are seen.
         weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
-        x = project(x, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype))
+        x = project(x, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype), self.executor)
         weight_hh, bias_hh, weight_hr, vectors = (w.to(dtype) for w in self._recurrent_weights(suffix))
         initial = self._initial(suffix, resets).to(dtype)
         sizes = {"H": self.hidden_size, "P": self._output_size}

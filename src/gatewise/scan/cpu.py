@@ -131,21 +131,31 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     return torch.frombuffer(_kernels.buffer(size), dtype=like.dtype, count=math.prod(shape)).view(shape)
 
 
-def can_multiply(pairs: Sequence[tuple[Tensor, Tensor]]) -> bool:
-    """Whether `outer` can run, on plain tensors whose product nobody differentiates."""
-    if _kernels is None:
+def can_multiply(tensors: Sequence[Tensor]) -> bool:
+    """Whether `outer` and `linear` can run: on plain matrices of one dtype, on the CPU, whose rows lie densely."""
+    if _kernels is None or torch.compiler.is_compiling():
         return False
-    tensors = [t for pair in pairs for t in pair]
     dtype = tensors[0].dtype
     return dtype in (torch.float32, torch.float64) and not any(
-        type(t) is not Tensor
+        type(t) not in (Tensor, torch.nn.Parameter)
         or t.dtype != dtype
         or t.device.type != "cpu"
-        or t.stride(1) != 1
-        or (t.requires_grad and torch.is_grad_enabled())
+        or t.stride(-1) != 1
         or torch._C._functorch.is_functorch_wrapped_tensor(t)
         for t in tensors
     )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, backwards: bool = False) -> Tensor:
+    """x W^T + b, for x (N, K) and W (M, K); or, backwards, x W, for W (K, M)."""
+    weight = weight.contiguous()
+    columns = weight.shape[1] if backwards else weight.shape[0]
+    to = empty(x, x.shape[0], columns)
+    _kernels.linear(
+        INSTRUCTION_SETS.index(use), x.dtype == torch.float64, x.data_ptr(), x.stride(0), weight.data_ptr(),
+        0 if bias is None else bias.data_ptr(), to.data_ptr(), *x.shape, columns, backwards, torch.get_num_threads(),
+    )  # fmt: skip
+    return to
 
 
 def outer(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

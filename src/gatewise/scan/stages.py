@@ -13,25 +13,57 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from gatewise.graph.graph import Graph
 from gatewise.scan import cpu
 from gatewise.scan.plan import Gradients, Inputs, backward_plan
 
+ROWS_WORTH_PACKING = 32  # of x, for which the weights' columns are first laid side by side
 
-def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None, executor: str = "auto") -> Tensor:
     """W x + b of every step in one product; an integer x means one-hot: columns of W are gathered.
 
     Args:
         x: (T, B, I) in the weights' dtype, or integers (T, B) in [0, I).
-        weight: (G*H, I). bias: (G*H,) or None.
+        weight: (G*H, I). bias: (G*H,) or None. executor: if it is not "reference", the C++ kernels may do it.
 
     Returns: (T, B, G*H).
     """
     if x.is_floating_point() or x.is_complex():
+        many = not torch.compiler.is_compiling() and x.shape[0] * x.shape[1] >= ROWS_WORTH_PACKING and x.shape[2]
+        special = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+        if many and not special and not is_tracing() and executor != "reference":
+            flat = x.flatten(0, 1)
+            given = (flat, weight) if bias is None else (flat, weight, bias)
+            if cpu.can_multiply(given):
+                projected: Tensor = Project.apply(*given)
+                return projected.view(*x.shape[:2], -1)
         return F.linear(x, weight, bias)
     columns = F.embedding(x.long(), weight.t().contiguous())
     return columns if bias is None else columns + bias
+
+
+class Project(torch.autograd.Function):
+    """(x (N, I), weight (M, I), bias (M,) if there is one) -> x W^T + b, by the C++ kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, *bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.biased = bool(bias)
+        return cpu.linear(x, weight, bias[0] if bias else None)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        fused = not torch.is_grad_enabled() and cpu.can_multiply((g, x, weight))  # else it may be differentiated again
+        g_x = g_weight = None
+        if ctx.needs_input_grad[0]:
+            g_x = cpu.linear(g, weight, backwards=True) if fused else g @ weight
+        if ctx.needs_input_grad[1]:
+            g_weight = cpu.outer([(g, x)]) if fused else g.t() @ x
+        return (g_x, g_weight, g.sum(0)) if ctx.biased else (g_x, g_weight)
 
 
 def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], like: Tensor) -> tuple[Tensor, ...]:
@@ -89,7 +121,9 @@ def finish(
 
 def _outer(pairs: Sequence[tuple[Tensor, Tensor]], executor: str) -> Tensor:
     """The sum of a^T b over the pairs."""
-    if executor != "reference" and cpu.can_multiply(pairs):
+    tensors = [t for pair in pairs for t in pair]
+    watched = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if executor != "reference" and not watched and cpu.can_multiply(tensors):
         return cpu.outer(pairs)
     first, *others = (a.t() @ b for a, b in pairs)
     return sum(others, start=first)

@@ -15,11 +15,13 @@
 #define ROWS {6,6,4,3}
 #define SCAN scan_avx2
 #define OUTER outer_avx2
+#define LINEAR linear_avx2
 #include "kernels.h"
 #pragma GCC pop_options
 #else
 namespace gatewise {
 void scan_avx2(const Program &, const Run &, bool) {}
 void outer_avx2(const Outer &, bool) {}
+void linear_avx2(const Linear &, bool) {}
 }  // namespace gatewise
 #endif

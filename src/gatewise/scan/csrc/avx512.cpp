@@ -15,11 +15,13 @@
 #define ROWS {12,12,8,6}
 #define SCAN scan_avx512
 #define OUTER outer_avx512
+#define LINEAR linear_avx512
 #include "kernels.h"
 #pragma GCC pop_options
 #else
 namespace gatewise {
 void scan_avx512(const Program &, const Run &, bool) {}
 void outer_avx512(const Outer &, bool) {}
+void linear_avx512(const Linear &, bool) {}
 }  // namespace gatewise
 #endif

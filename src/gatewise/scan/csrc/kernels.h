@@ -1,6 +1,6 @@
 // The kernels, written once over GCC's vector extensions, which clang has too. Included by one file an instruction set,
 // which defines BYTES, the width of a vector, ROWS, how many rows of a product registers hold for 1 to 4 vectors of
-// columns, and SCAN and OUTER, the names.
+// columns, and SCAN, OUTER and LINEAR, the names.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -626,6 +626,57 @@ template <class T> void outer_as(const Outer &o) {
     for (auto &thread : others) thread.join();
 }
 
+// The rows [begin, end) of a linear map: blocks of rows that stay near, while the panels pass by.
+template <class T> void linear_rows(const Linear &l, const Panels<T> &w, int64_t begin, int64_t end) {
+    constexpr int L = LANES<T>;
+    constexpr int64_t BLOCK = 64;
+    const T *x = static_cast<const T *>(l.x), *bias = static_cast<const T *>(l.bias);
+    T *to = static_cast<T *>(l.to);
+    T edge[BLOCK * 4 * L], padded[4 * L];
+    for (int64_t r = begin; r < end; r += BLOCK) {
+        const int rows = int(std::min(BLOCK, end - r));
+        for (int64_t v = 0; v < w.vectors && v * L < l.M; v += w.wide) {
+            const int64_t first = v * L, there = std::min<int64_t>(w.wide * L, l.M - first);
+            const bool whole = there == w.wide * L;
+            T *at[4];
+            const T *biases[4];
+            if (bias && !whole) {
+                std::fill(padded, padded + w.wide * L, T(0));
+                std::memcpy(padded, bias + first, there * sizeof(T));
+            }
+            for (int q = 0; q < w.wide; q++) {
+                at[q] = whole ? to + r * l.M + first + q * L : edge + q * L;
+                biases[q] = !bias ? nullptr : whole ? bias + first + q * L : padded + q * L;
+            }
+            const int width = whole ? int(l.M) : w.wide * L;
+            const T *a = x + r * l.row, *panel = w.data + v * w.K * L;
+            switch (w.wide) {
+                case 1: multiply<T, 1>(rows, a, l.row, panel, w.K, at, biases, width); break;
+                case 2: multiply<T, 2>(rows, a, l.row, panel, w.K, at, biases, width); break;
+                default: multiply<T, 3>(rows, a, l.row, panel, w.K, at, biases, width);
+            }
+            for (int m = 0; m < rows && !whole; m++)
+                std::memcpy(to + (r + m) * l.M + first, edge + m * width, there * sizeof(T));
+        }
+    }
+}
+
+template <class T> void linear_as(const Linear &l) {
+    Run run;  // as a product with weight_hr is: (P, H) transposed, or as it lies
+    run.H = l.backwards ? l.M : l.K;
+    run.P = l.backwards ? l.K : l.M;
+    run.weight_hr = l.w;
+    Product product{l.backwards ? 3 : 2, 0, {}, {0}, {-1}};
+    Aligned<T> memory;
+    const Panels<T> panels = pack<T>(product, run, memory);
+    const int64_t threads = double(l.N) * l.M * l.K < 4e6 ? 1 : std::min<int64_t>(l.threads, (l.N + 63) / 64);
+    std::vector<std::thread> others;
+    auto part = [&](int64_t k) { linear_rows<T>(l, panels, l.N * k / threads, l.N * (k + 1) / threads); };
+    for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
+    part(0);
+    for (auto &thread : others) thread.join();
+}
+
 }  // namespace
 
 void SCAN(const Program &program, const Run &run, bool is_double) {
@@ -640,6 +691,13 @@ void OUTER(const Outer &outer, bool is_double) {
         outer_as<double>(outer);
     else
         outer_as<float>(outer);
+}
+
+void LINEAR(const Linear &linear, bool is_double) {
+    if (is_double)
+        linear_as<double>(linear);
+    else
+        linear_as<float>(linear);
 }
 
 }  // namespace gatewise

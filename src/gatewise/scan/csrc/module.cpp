@@ -15,8 +15,9 @@ using namespace gatewise;
 
 namespace {
 
-const Kernels PORTABLE = {"portable", scan_portable, outer_portable}, AVX2 = {"avx2", scan_avx2, outer_avx2},
-              AVX512 = {"avx512", scan_avx512, outer_avx512};
+const Kernels PORTABLE = {"portable", scan_portable, outer_portable, linear_portable},
+              AVX2 = {"avx2", scan_avx2, outer_avx2, linear_avx2},
+              AVX512 = {"avx512", scan_avx512, outer_avx512, linear_avx512};
 
 const Kernels &choose() {
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -170,6 +171,22 @@ PyObject *run_outer(PyObject *, PyObject *args) {
 
 PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(kernels(0).name); }
 
+// linear(isa, double?, x, row, w, bias or 0, to, N, K, M, backwards?, threads): to = x w^T + bias, or x w
+PyObject *run_linear(PyObject *, PyObject *args) {
+    int isa, is_double;
+    long long x, row, w, bias, to, N, K, M, backwards, threads;
+    if (!PyArg_ParseTuple(args, "iiLLLLLLLLLL", &isa, &is_double, &x, &row, &w, &bias, &to, &N, &K, &M, &backwards, &threads))
+        return nullptr;
+    Linear l;
+    l.x = reinterpret_cast<const void *>(x), l.w = reinterpret_cast<const void *>(w);
+    l.bias = reinterpret_cast<const void *>(bias), l.to = reinterpret_cast<void *>(to);
+    l.row = row, l.N = N, l.K = K, l.M = M, l.backwards = backwards, l.threads = threads;
+    Py_BEGIN_ALLOW_THREADS;
+    kernels(isa).linear(l, is_double);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
+}
+
 // Memory that is kept when a tensor dies, for the next of its size: the first touch of a fresh page costs as much as the
 // arithmetic on it. At most KEPT bytes wait. Python's lock guards all of it, since tensors hold Python's objects.
 constexpr int64_t KEPT = int64_t(256) << 20;
@@ -236,6 +253,7 @@ PyMethodDef methods[] = {
     {"program", make_program, METH_VARARGS, "program(integers, numbers): a program of them"},
     {"run", run_program, METH_VARARGS, "run(program, isa, integers): run it; isa 0 is the machine's best"},
     {"outer", run_outer, METH_VARARGS, "outer(isa, double, a, row, b, row, to, N, M, K, threads): to += a^T b"},
+    {"linear", run_linear, METH_VARARGS, "linear(isa, double, x, row, w, bias, to, N, K, M, backwards, threads)"},
     {"buffer", make_buffer, METH_VARARGS, "buffer(bytes): memory that is used again when it is free"},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that isa 0 stands for"},
     {nullptr, nullptr, 0, nullptr},

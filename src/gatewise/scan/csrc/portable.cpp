@@ -6,5 +6,6 @@
 #define ROWS {4,4,4,3}
 #define SCAN scan_portable
 #define OUTER outer_portable
+#define LINEAR linear_portable
 #include "kernels.h"
 

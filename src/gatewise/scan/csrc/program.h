@@ -82,17 +82,28 @@ struct Outer {
     int64_t a_row, b_row, N, M, K, threads;
 };
 
+// to (N, M) = x (N, K) w^T + bias, with w (M, K); or, backwards, x w, with w (K, M).
+struct Linear {
+    const void *x, *w, *bias;
+    void *to;
+    int64_t row, N, K, M, backwards, threads;
+};
+
 // The kernels, compiled for several instruction sets.
 struct Kernels {
     const char *name;
     void (*scan)(const Program &, const Run &, bool is_double);
     void (*outer)(const Outer &, bool is_double);
+    void (*linear)(const Linear &, bool is_double);
 };
 void scan_avx512(const Program &, const Run &, bool);
 void outer_avx512(const Outer &, bool);
+void linear_avx512(const Linear &, bool);
 void scan_avx2(const Program &, const Run &, bool);
 void outer_avx2(const Outer &, bool);
+void linear_avx2(const Linear &, bool);
 void scan_portable(const Program &, const Run &, bool);
 void outer_portable(const Outer &, bool);
+void linear_portable(const Linear &, bool);
 
 }  // namespace gatewise

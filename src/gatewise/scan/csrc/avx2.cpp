@@ -1,7 +1,7 @@
 // AVX2: chosen at load time where the machine has it.
 #include "program.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)  // clang sets targets in another way
 // Before the target is set, so that no inline function of the library is compiled for it and used elsewhere.
 #include <algorithm>
 #include <cmath>
@@ -12,7 +12,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #define BYTES 32
-#define ROWS {6,6,4,3}
+#define ROWS {6, 6, 4}
 #define SCAN scan_avx2
 #define OUTER outer_avx2
 #define LINEAR linear_avx2

@@ -20,7 +20,7 @@ const Kernels PORTABLE = {"portable", scan_portable, outer_portable, linear_port
               AVX512 = {"avx512", scan_avx512, outer_avx512, linear_avx512};
 
 const Kernels &choose() {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw"))

@@ -1,0 +1,259 @@
+// Matrix products: panels of packed weights, tiles of rows that stay in registers.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "program.h"
+#include "vectors.h"
+
+namespace gatewise {
+namespace {
+
+// Vectors of columns in a panel: with eight rows, and the panel's own, they fill AVX-512's registers.
+constexpr int WIDE = 3;
+
+// The weights of one product, in panels: `wide` vectors of columns side by side for each k. The columns' vectors are in
+// the order of units first, gates second, so that a tile of units finds all its gates together.
+template <class T> struct Panels {
+    int wide, gates;
+    int64_t K, vectors;
+    T *data;
+};
+
+template <class T, int MR, int NV>
+inline void tile(const T *a, int64_t row, const T *panel, int64_t K, Vec<T> (&sum)[MR][NV]) {
+    for (int64_t k = 0; k < K; k++) {
+        Vec<T> w[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) w[v] = load<T>(panel + (k * NV + v) * LANES<T>);
+#pragma GCC unroll 16
+        for (int m = 0; m < MR; m++) {
+            const Vec<T> x = all<T>(a[m * row + k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++) sum[m][v] += x * w[v];
+        }
+    }
+}
+
+// One row: a single chain of additions would wait for itself, so four run side by side.
+template <class T, int NV> inline void tile_of_one(const T *a, const T *panel, int64_t K, Vec<T> (&sum)[1][NV]) {
+    constexpr int CHAINS = 4;
+    Vec<T> part[CHAINS][NV] = {};
+    int64_t k = 0;
+    for (; k + CHAINS <= K; k += CHAINS) {
+#pragma GCC unroll 4
+        for (int j = 0; j < CHAINS; j++) {
+            const Vec<T> x = all<T>(a[k + j]);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++) part[j][v] += x * load<T>(panel + ((k + j) * NV + v) * LANES<T>);
+        }
+    }
+    for (; k < K; k++)
+        for (int v = 0; v < NV; v++) part[0][v] += a[k] * load<T>(panel + (k * NV + v) * LANES<T>);
+    for (int v = 0; v < NV; v++) sum[0][v] += (part[0][v] + part[1][v]) + (part[2][v] + part[3][v]);
+}
+
+// `rows` rows times one panel; to[v] is where the column vector v of the tile lies, rows `width` apart.
+template <class T, int MR, int NV>
+inline int rows_of(int rows, const T *a, int64_t row, const T *panel, int64_t K, T *const *to, const T *const *bias, int width, int done) {
+    for (; done + MR <= rows; done += MR) {
+        Vec<T> sum[MR][NV];
+#pragma GCC unroll 16
+        for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++) sum[m][v] = bias[v] ? load<T>(bias[v]) : Vec<T>{};
+        if constexpr (MR == 1)
+            tile_of_one<T, NV>(a + done * row, panel, K, sum);
+        else
+            tile<T, MR, NV>(a + done * row, row, panel, K, sum);
+#pragma GCC unroll 16
+        for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++)
+                if (to[v]) store<T>(to[v] + int64_t(done + m) * width, sum[m][v]);
+    }
+    return done;
+}
+template <class T, int NV>
+void multiply(int rows, const T *a, int64_t row, const T *panel, int64_t K, T *const *to, const T *const *bias, int width) {
+    constexpr int most[] = ROWS;
+    int done = rows_of<T, most[NV - 1], NV>(rows, a, row, panel, K, to, bias, width, 0);
+    if constexpr (most[NV - 1] > 4) done = rows_of<T, 4, NV>(rows, a, row, panel, K, to, bias, width, done);
+    done = rows_of<T, 2, NV>(rows, a, row, panel, K, to, bias, width, done);
+    rows_of<T, 1, NV>(rows, a, row, panel, K, to, bias, width, done);
+}
+
+template <class T> struct Aligned {
+    std::unique_ptr<char[]> memory;
+    T *data = nullptr;
+    int64_t length = 0;
+    T *take(int64_t n) {
+        if (n > length) {
+            memory.reset(new char[n * sizeof(T) + 64]());  // zeros: what was there may be slow to compute with
+            data = reinterpret_cast<T *>((reinterpret_cast<uintptr_t>(memory.get()) + 63) & ~uintptr_t(63));
+            length = n;
+        }
+        return data;
+    }
+};
+
+// The sum over n of outer products, to += A^T B, with A (N, M) and B (N, K): what the weights' gradients are. B is packed in
+// blocks of rows that stay near; a row of A is read as it lies.
+template <class T, int MR, int NV>
+inline void outer(const T *a, int64_t row, const T *panel, int64_t n, T *to, int64_t width, int64_t columns) {
+    Vec<T> sum[MR][NV] = {};
+    for (int64_t i = 0; i < n; i++) {
+        Vec<T> w[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) w[v] = load<T>(panel + (i * NV + v) * LANES<T>);
+#pragma GCC unroll 16
+        for (int m = 0; m < MR; m++) {
+            const Vec<T> x = all<T>(a[i * row + m]);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; v++) sum[m][v] += x * w[v];
+        }
+    }
+    for (int m = 0; m < MR; m++)
+        for (int v = 0; v < NV; v++) {
+            T *at = to + m * width + v * LANES<T>;
+            const int64_t there = std::min<int64_t>(LANES<T>, columns - v * LANES<T>);
+            if (there == LANES<T>)
+                store<T>(at, load<T>(at) + sum[m][v]);
+            else
+                for (int64_t j = 0; j < there; j++) at[j] += sum[m][v][j];
+        }
+}
+
+template <class T>
+void outer_products(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t N, int64_t K, T *to, int64_t begin, int64_t end) {
+    constexpr int L = LANES<T>, NV = WIDE, most[] = ROWS, MR = most[NV - 1];
+    constexpr int64_t BLOCK = 256;
+    const int64_t panels = (K + NV * L - 1) / (NV * L);
+    Aligned<T> memory;
+    T *packed = memory.take(panels * BLOCK * NV * L);
+    for (int64_t i = 0; i < N; i += BLOCK) {
+        const int64_t n = std::min(BLOCK, N - i);
+        for (int64_t p = 0; p < panels; p++)
+            for (int64_t k = 0; k < n; k++) {
+                T *row = packed + (p * BLOCK + k) * NV * L;
+                const int64_t first = p * NV * L, there = std::min<int64_t>(NV * L, K - first);
+                std::memcpy(row, b + (i + k) * b_row + first, there * sizeof(T));
+                if (there < NV * L) std::memset(row + there, 0, (NV * L - there) * sizeof(T));
+            }
+        for (int64_t p = 0; p < panels; p++) {
+            const T *panel = packed + p * BLOCK * NV * L;
+            int64_t m = begin;
+            for (; m + MR <= end; m += MR)
+                outer<T, MR, NV>(a + i * a_row + m, a_row, panel, n, to + m * K + p * NV * L, K, K - p * NV * L);
+            for (; m < end; m++)
+                outer<T, 1, NV>(a + i * a_row + m, a_row, panel, n, to + m * K + p * NV * L, K, K - p * NV * L);
+        }
+    }
+}
+
+// LANES x LANES values, transposed in registers: column vectors of rows that are `row` apart.
+template <class T> inline void transpose(const T *from, int64_t row, T *to, int64_t step) {
+    constexpr int L = LANES<T>;
+#ifdef __clang__  // has another builtin for shuffles, with other rules
+    for (int i = 0; i < L; i++)
+        for (int k = 0; k < L; k++) to[k * step + i] = from[i * row + k];
+#else
+    Vec<T> a[L], b[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) a[i] = load<T>(from + i * row);
+    // log2(L) rounds: rows i and i + L/2 are interleaved; after the last, a[i] is column i.
+    Ints<T> low, high;
+    for (int i = 0; i < L; i++) low[i] = i / 2 + (i % 2) * L, high[i] = L / 2 + i / 2 + (i % 2) * L;
+#pragma GCC unroll 4
+    for (int round = 1; round < L; round *= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < L / 2; i++) {
+            b[2 * i] = __builtin_shuffle(a[i], a[i + L / 2], low);
+            b[2 * i + 1] = __builtin_shuffle(a[i], a[i + L / 2], high);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < L; i++) a[i] = b[i];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) store<T>(to + i * step, a[i]);
+#endif
+}
+
+
+template <class T> Panels<T> pack(const Product &product, const Run &run, Aligned<T> &memory) {
+    constexpr int L = LANES<T>;
+    const int G = int(product.to.size());
+    const bool transposed = product.weight == 0 || product.weight == 2;  // rows of the weights become columns
+    const bool hr = product.weight >= 2;
+    const T *weight = static_cast<const T *>(hr ? run.weight_hr : run.weight_hh);
+    const int64_t N = product.weight == 0 || product.weight == 3 ? run.H : run.P;
+    const int64_t K = product.weight == 0 ? run.P : product.weight == 1 ? int64_t(product.blocks.size()) * run.H
+                      : product.weight == 2 ? run.H : run.P;
+    const int64_t ld = hr ? run.H : run.P, units = (N + L - 1) / L;
+    const int wide = int(std::min<int64_t>(WIDE, units * G));
+    Panels<T> panels{wide, G, K, (units * G + wide - 1) / wide * wide, nullptr};
+    panels.data = memory.take(panels.vectors * K * L);
+    for (int64_t i = 0; i < panels.vectors; i++) {
+        const int64_t unit = i / G * L;
+        T *to = panels.data + (i / wide * K * wide + i % wide) * L;
+        const int64_t step = int64_t(wide) * L;
+        if (i >= units * G) {
+            for (int64_t k = 0; k < K; k++) std::fill(to + k * step, to + k * step + L, T(0));
+        } else if (transposed) {
+            const int64_t block = hr ? 0 : product.blocks[i % G] * run.H;
+            const T *from = weight + (block + unit) * ld;
+            int64_t k = 0;
+            if (unit + L <= N)
+                for (; k + L <= K; k += L) transpose<T>(from + k, ld, to + k * step, step);
+            for (; k < K; k++)
+                for (int j = 0; j < L; j++) to[k * step + j] = unit + j < N ? from[j * ld + k] : T(0);
+        } else {
+            for (int64_t k = 0; k < K; k++) {
+                const T *from = hr ? weight + k * ld : weight + (product.blocks[k / run.H] * run.H + k % run.H) * ld;
+                const int64_t there = std::min<int64_t>(L, N - unit);
+                std::memcpy(to + k * step, from + unit, there * sizeof(T));
+                std::fill(to + k * step + there, to + k * step + L, T(0));
+            }
+        }
+    }
+    return panels;
+}
+
+// The rows [begin, end) of a linear map: blocks of rows that stay near, while the panels pass by.
+template <class T> void linear_rows(const Linear &l, const Panels<T> &w, int64_t begin, int64_t end) {
+    constexpr int L = LANES<T>;
+    constexpr int64_t BLOCK = 64;
+    const T *x = static_cast<const T *>(l.x), *bias = static_cast<const T *>(l.bias);
+    T *to = static_cast<T *>(l.to);
+    T edge[BLOCK * WIDE * L], padded[WIDE * L];
+    for (int64_t r = begin; r < end; r += BLOCK) {
+        const int rows = int(std::min(BLOCK, end - r));
+        for (int64_t v = 0; v < w.vectors && v * L < l.M; v += w.wide) {
+            const int64_t first = v * L, there = std::min<int64_t>(w.wide * L, l.M - first);
+            const bool whole = there == w.wide * L;
+            T *at[WIDE];
+            const T *biases[WIDE];
+            if (bias && !whole) {
+                std::fill(padded, padded + w.wide * L, T(0));
+                std::memcpy(padded, bias + first, there * sizeof(T));
+            }
+            for (int q = 0; q < w.wide; q++) {
+                at[q] = whole ? to + r * l.M + first + q * L : edge + q * L;
+                biases[q] = !bias ? nullptr : whole ? bias + first + q * L : padded + q * L;
+            }
+            const int width = whole ? int(l.M) : w.wide * L;
+            const T *a = x + r * l.row, *panel = w.data + v * w.K * L;
+            switch (w.wide) {
+                case 1: multiply<T, 1>(rows, a, l.row, panel, w.K, at, biases, width); break;
+                case 2: multiply<T, 2>(rows, a, l.row, panel, w.K, at, biases, width); break;
+                default: multiply<T, 3>(rows, a, l.row, panel, w.K, at, biases, width);
+            }
+            for (int m = 0; m < rows && !whole; m++)
+                std::memcpy(to + (r + m) * l.M + first, edge + m * width, there * sizeof(T));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace gatewise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -218,7 +220,13 @@ def test_explain_says_what_ran_and_why() -> None:
 
 
 def test_without_kernels_the_reference_runs_and_explain_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gatewise.scan._kernels", None)  # as if it had not been built
+    bare = importlib.reload(importlib.import_module("gatewise.scan.cpu"))
+    monkeypatch.undo()
+    missing = bare._missing
+    importlib.reload(bare)
     monkeypatch.setattr(cpu, "_kernels", None)
+    monkeypatch.setattr(cpu, "_missing", missing)
     layer, x = gatewise.GRU(3, 4), torch.zeros(5, 2, 3)
     layer(x)[0].sum().backward()
     assert "reference: gatewise was installed without its C++ kernels; install a C++ compiler" in gatewise.explain(

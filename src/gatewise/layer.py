@@ -1,7 +1,7 @@
 """What every layer does: layers of a cell over a sequence, in one or two directions, from the parameters by name.
 
 From here it is two hops to the arithmetic: a layer calls `scan` (scan/autograd.py), which calls an executor
-(scan/reference.py), which runs the cell's graph (cells.py) step by step.
+(scan/cpu.py, or scan/reference.py, the specification), which runs the cell's graph (cells.py) step by step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The layers: RNN, GRU and LSTM, which stand in for torch.nn's, and Recurrent, which takes any cell.
 
 From here it is three hops to the arithmetic: a layer's `forward` (layer.py) calls `scan` (scan/autograd.py), which
-calls an executor (scan/reference.py), which runs the cell's graph (cells.py) step by step.
+calls an executor (scan/cpu.py, or scan/reference.py, the specification), which runs the cell's graph (cells.py)
+step by step.
 """
 
 from __future__ import annotations

@@ -19,12 +19,14 @@ from gatewise.graph.graph import Graph
 from gatewise.scan.plan import Gradients, Inputs, backward_plan
 from gatewise.scan.program import Compiled, Refusal, backward_program, forward_program
 
-_kernels: Any
+_kernels: Any = None
+_missing = ""  # why there are no kernels
 try:
     _kernels = importlib.import_module("gatewise.scan._kernels")
-except ImportError:  # it was installed without a compiler
-    _kernels = None
-
+except ModuleNotFoundError:
+    _missing = "gatewise was installed without its C++ kernels; install a C++ compiler, and gatewise again"
+except ImportError as error:
+    _missing = f"the C++ kernels can't be loaded: {error}"
 
 INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512")  # as csrc/module.cpp numbers them
 use = "best"  # tests choose
@@ -39,7 +41,7 @@ def why_not(graph: Graph, inputs: Inputs) -> str:
     """Why these kernels can't run a scan; empty if they can."""
     x = inputs.x
     if _kernels is None:
-        return "gatewise was installed without its C++ kernels; install a C++ compiler, and gatewise again"
+        return _missing
     if x.device.type != "cpu":
         return f"the tensors are on {x.device}, the C++ kernels run on the CPU"
     if x.dtype not in (torch.float32, torch.float64):

@@ -70,6 +70,11 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     @property
+    def _running_cell(self) -> Graph:
+        """The cell as it runs now: in evaluation its random masks are their expectations."""
+        return self.cell if self.training else self.cell.expected
+
+    @property
     def _weight(self) -> Tensor:
         """The parameter that stands for all where dtype and device are asked for."""
         # A parametrized one would be computed anew, so then it is any other.
@@ -222,7 +227,7 @@ class Layer(nn.Module):
         self, x: Tensor, states: tuple[Tensor, ...], resets: Tensor, active: Tensor, suffix: str
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One layer in one direction, time-major."""
-        cell = self.cell if self.training else self.cell.expected
+        cell = self._running_cell
         dtype = states[0].dtype
         # Parameters are read by name, so that functional_call and parametrizations are seen.
         weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)

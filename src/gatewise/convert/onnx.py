@@ -47,7 +47,7 @@ def run_layer(
 
     Raises NotImplementedError for what ONNX has no node for.
     """
-    name, cell = type(layer).__name__, layer.cell.expected if not layer.training else layer.cell
+    name, cell = type(layer).__name__, layer._running_cell
     if (native := NATIVE.get((cell.gates, cell.nodes))) is None:
         raise NotImplementedError(
             f"{name}: ONNX has no node for the cell {cell.name}; it has rnn, rnn_relu, gru, gru_reset_before and lstm"

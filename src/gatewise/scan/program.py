@@ -14,13 +14,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gatewise.graph.graph import Graph, Node, closure
-from gatewise.graph.rules import MASKS
+from gatewise.graph.rules import LEAVES, MASKS
 from gatewise.scan.plan import backward_plan
 
 OPERATIONS = (
     "LOAD", "STORE", "ROW", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
     "abs", "softplus", "elu", "leaky_relu", "softsign", "hardsigmoid", "clamp", "minimum", "maximum", "where", "lt",
-    "le", "gt", "ge", "COPY",
+    "le", "gt", "ge",
 )  # fmt: skip
 # In the order of csrc/program.h.
 CODES = {name: code for code, name in enumerate(OPERATIONS)}
@@ -32,8 +32,6 @@ PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "leaky_relu": (("negative_slope", 0.01),),
 }
 PRODUCTS = {"project": 0, "unproject": 1, "output": 2, "unoutput": 3}  # which weights, as csrc/program.h numbers them
-LEAVES = ("input", "state", "vector", "grad", "saved", *MASKS)
-
 Key = tuple[str, str]  # what an array holds: ("state", "h"), ("column", "0"), …
 
 
@@ -101,7 +99,7 @@ class Compiler:
 
     def __init__(self, cell: Graph, graph: Graph, stores: Iterable[Store]) -> None:
         self.cell, self.graph, self.sizes = cell, graph, sizes_of(cell, graph)
-        self.nodes: list[Node] = list(graph.nodes)
+        self.nodes: tuple[Node, ...] = graph.nodes
         self.arrays: dict[Key, int] = {}
         self.numbers: list[float] = []
         self.scratch: list[tuple[Key, str, int]] = []
@@ -114,7 +112,7 @@ class Compiler:
         texts = list(dict.fromkeys(str(self.nodes[i]) for i in constants))
         self.constants = {i: texts.index(str(self.nodes[i])) for i in constants}
         self.numbers += [float(text.split("=")[1]) for text in texts]
-        self.slots = self.count = len(texts)
+        self.count = len(texts)  # of slots
         # Where the value of a node can be read again: it is stored there anyhow.
         self.homes: dict[int, Store] = {}
         for store in self.stores:
@@ -135,7 +133,9 @@ class Compiler:
     def leaf(self, i: int) -> Key | None:
         """The array of a leaf."""
         node = self.nodes[i]
-        return (("mask" if node.op in MASKS else node.op), node.key) if node.op in LEAVES else None
+        if node.op not in LEAVES or node.op == "const":
+            return None
+        return ("mask" if node.op in MASKS else node.op), node.key
 
     # --- stages --------------------------------------------------------------------------------------
 
@@ -150,27 +150,22 @@ class Compiler:
             else:
                 self.level[i] = max((self.level[a] for a in args), default=0)
         for i in self.live:
-            if self.nodes[i].op == "const" or self.leaf(i):
+            node = self.nodes[i]
+            if node.op in LEAVES:
                 continue
             stage = self.stage(self.level[i], self.sizes[i])
-            if self.nodes[i].op == "mean":
+            if node.op == "mean":
                 stage.means.append(i)
                 self.rows[i] = len(self.rows)
-            elif self.nodes[i].op in PRODUCTS:
-                node = self.nodes[i]
+            elif node.op in PRODUCTS:
                 # The gates that project one value are one product; so are those that are summed again, already.
                 gates = node.key if node.op == "unproject" else ""
                 stage.products.setdefault((node.op, gates, *self.args(i)), []).append(i)
             else:
                 stage.nodes.append(i)
-            for a in self.args(i):
-                if (
-                    self.nodes[i].op not in PRODUCTS
-                    and self.nodes[i].op != "mean"
-                    and self.level[a] < self.level[i]
-                    and not self.leaf(a)
-                ):
-                    self.keep(a)
+                for a in self.args(i):
+                    if self.level[a] < self.level[i] and not self.leaf(a):
+                        self.keep(a)
         for stage in list(self.stages.values()):
             for made in stage.products.values():
                 self.operand(made[0])
@@ -218,7 +213,7 @@ class Compiler:
         self.numbers.append(value)
         return len(self.numbers) - 1
 
-    def tape(self, stage: Stage, level: int) -> tuple[list[list[int]], dict[int, int]]:
+    def tape(self, stage: Stage) -> tuple[list[list[int]], dict[int, int]]:
         """The instructions of a stage, and the slots of what its products make."""
         todo: list[tuple[int, list[int]]] = [(i, self.args(i)) for i in stage.nodes]
         reads = [a for _, args in todo for a in args] + [s.node for s in stage.stores]
@@ -300,8 +295,8 @@ class Compiler:
         """
         self.plan()
         body: list[int] = []
-        for (level, size), stage in sorted(self.stages.items()):
-            code, slots = self.tape(stage, level)
+        for (_, size), stage in sorted(self.stages.items()):
+            code, slots = self.tape(stage)
             body += [_size(size), len(stage.means)]
             for i in stage.means:
                 body += [self.rows[i], self.array(self.operand(i)), _size(self.sizes[self.args(i)[0]])]

@@ -220,6 +220,14 @@ template <class T> struct Scan {
     }
 };
 
+// part(0), part(1) … each in a thread of its own, the first in this one. Starting one costs some 20 us.
+template <class F> void in_threads(int64_t threads, const F &part) {
+    std::vector<std::thread> others;
+    for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
+    part(0);
+    for (auto &thread : others) thread.join();
+}
+
 template <class T> void run_as(const Program &program, const Run &run) {
     std::vector<std::vector<Panels<T>>> panels;
     std::vector<std::unique_ptr<Aligned<T>>> memory;
@@ -232,31 +240,23 @@ template <class T> void run_as(const Program &program, const Run &run) {
             work += double(panels.back().back().vectors) * LANES<T> * panels.back().back().K;
         }
     }
-    // A thread has rows of its own for all steps, so threads wait for each other once. Starting one costs some 20 us.
+    // A thread has rows of its own for all steps, so threads wait for each other once.
     int64_t threads = std::min<int64_t>(run.threads, run.B);
     if (work * run.T * run.B < 4e6) threads = 1;
-    std::vector<std::thread> others;
-    auto part = [&](int64_t k) {
+    in_threads(threads, [&](int64_t k) {
         Scan<T> scan(program, run, panels, run.B * k / threads, run.B * (k + 1) / threads);
         scan.all_steps();
-    };
-    for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
-    part(0);
-    for (auto &thread : others) thread.join();
+    });
 }
 
 template <class T> void outer_as(const Outer &o) {
     const T *a = static_cast<const T *>(o.a), *b = static_cast<const T *>(o.b);
     T *to = static_cast<T *>(o.to);
     const int64_t threads = double(o.N) * o.M * o.K < 4e6 ? 1 : std::min<int64_t>(o.threads, (o.M + 7) / 8);
-    auto part = [&](int64_t k) {
+    in_threads(threads, [&](int64_t k) {
         const int64_t rows = ((o.M + threads - 1) / threads + 7) / 8 * 8;
         outer_products<T>(a, o.a_row, b, o.b_row, o.N, o.K, to, std::min(o.M, rows * k), std::min(o.M, rows * (k + 1)));
-    };
-    std::vector<std::thread> others;
-    for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
-    part(0);
-    for (auto &thread : others) thread.join();
+    });
 }
 
 template <class T> void linear_as(const Linear &l) {
@@ -268,11 +268,7 @@ template <class T> void linear_as(const Linear &l) {
     Aligned<T> memory;
     const Panels<T> panels = pack<T>(product, run, memory);
     const int64_t threads = double(l.N) * l.M * l.K < 4e6 ? 1 : std::min<int64_t>(l.threads, (l.N + 63) / 64);
-    std::vector<std::thread> others;
-    auto part = [&](int64_t k) { linear_rows<T>(l, panels, l.N * k / threads, l.N * (k + 1) / threads); };
-    for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
-    part(0);
-    for (auto &thread : others) thread.join();
+    in_threads(threads, [&](int64_t k) { linear_rows<T>(l, panels, l.N * k / threads, l.N * (k + 1) / threads); });
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ template <class T> struct Panels {
     T *data;
 };
 
-template <class T, int MR, int NV>
+// MR rows of a, from its values (m, k) or, DOWN, (k, m), times a panel.
+template <class T, int MR, int NV, bool DOWN = false>
 inline void tile(const T *a, int64_t row, const T *panel, int64_t K, Vec<T> (&sum)[MR][NV]) {
     for (int64_t k = 0; k < K; k++) {
         Vec<T> w[NV];
@@ -29,7 +30,7 @@ inline void tile(const T *a, int64_t row, const T *panel, int64_t K, Vec<T> (&su
         for (int v = 0; v < NV; v++) w[v] = load<T>(panel + (k * NV + v) * LANES<T>);
 #pragma GCC unroll 16
         for (int m = 0; m < MR; m++) {
-            const Vec<T> x = all<T>(a[m * row + k]);
+            const Vec<T> x = all<T>(DOWN ? a[k * row + m] : a[m * row + k]);
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++) sum[m][v] += x * w[v];
         }
@@ -103,17 +104,7 @@ template <class T> struct Aligned {
 template <class T, int MR, int NV>
 inline void outer(const T *a, int64_t row, const T *panel, int64_t n, T *to, int64_t width, int64_t columns) {
     Vec<T> sum[MR][NV] = {};
-    for (int64_t i = 0; i < n; i++) {
-        Vec<T> w[NV];
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) w[v] = load<T>(panel + (i * NV + v) * LANES<T>);
-#pragma GCC unroll 16
-        for (int m = 0; m < MR; m++) {
-            const Vec<T> x = all<T>(a[i * row + m]);
-#pragma GCC unroll 4
-            for (int v = 0; v < NV; v++) sum[m][v] += x * w[v];
-        }
-    }
+    tile<T, MR, NV, true>(a, row, panel, n, sum);
     for (int m = 0; m < MR; m++)
         for (int v = 0; v < NV; v++) {
             T *at = to + m * width + v * LANES<T>;
@@ -179,7 +170,6 @@ template <class T> inline void transpose(const T *from, int64_t row, T *to, int6
     for (int i = 0; i < L; i++) store<T>(to + i * step, a[i]);
 #endif
 }
-
 
 template <class T> Panels<T> pack(const Product &product, const Run &run, Aligned<T> &memory) {
     constexpr int L = LANES<T>;

@@ -12,7 +12,7 @@ namespace gatewise {
 enum Op : int32_t {
     LOAD, STORE, ROW,  // a tile of an array; a value for each row
     ADD, SUB, MUL, DIV, NEG, POW, SIGMOID, TANH, RELU, EXP, LOG, SQRT, ABS, SOFTPLUS, ELU, LEAKY_RELU, SOFTSIGN,
-    HARDSIGMOID, CLAMP, MINIMUM, MAXIMUM, WHERE, LT, LE, GT, GE, COPY, OPS
+    HARDSIGMOID, CLAMP, MINIMUM, MAXIMUM, WHERE, LT, LE, GT, GE, OPS
 };
 
 // Where arrays lie in a run: T steps of B rows. The values of step t are at base + (t + shift) * step, or at `first` where

@@ -58,7 +58,6 @@ template <class T> void compute(const Instruction &k, T *const slot, int n) {
         case LE: return each<T>(to, a, b, n, [](V x, V y) { return truth<T>(x <= y); });
         case GT: return each<T>(to, a, b, n, [](V x, V y) { return truth<T>(x > y); });
         case GE: return each<T>(to, a, b, n, [](V x, V y) { return truth<T>(x >= y); });
-        case COPY: return each<T>(to, a, n, [](V x) { return x; });
         case WHERE:
             for (int i = 0; i < n; i += LANES<T>)
                 store<T>(to + i, pick<T>(load<T>(a + i) != T(0), load<T>(b + i), load<T>(c + i)));

@@ -2,7 +2,7 @@
 
 A step is cut into stages where a value is needed whole: before a product with the weights, and before a mean
 over the units. All else in a stage is element-wise, and becomes a tape of instructions whose operands are
-slots, tiles of some rows x units in the nearest cache; slots are given out like registers.
+arrays, where they lie, and slots: tiles of some rows x units in the nearest cache, given out like registers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gatewise.graph.rules import LEAVES, MASKS
 from gatewise.scan.plan import backward_plan
 
 OPERATIONS = (
-    "LOAD", "STORE", "ROW", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
+    "COPY", "ROW", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
     "abs", "softplus", "elu", "leaky_relu", "softsign", "hardsigmoid", "clamp", "minimum", "maximum", "where", "lt",
     "le", "gt", "ge",
 )  # fmt: skip
@@ -32,6 +32,7 @@ PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "leaky_relu": (("negative_slope", 0.01),),
 }
 PRODUCTS = {"project": 0, "unproject": 1, "output": 2, "unoutput": 3}  # which weights, as csrc/program.h numbers them
+Place = tuple[int, int]  # a slot; or -1 - array, and which of its blocks of units
 Key = tuple[str, str]  # what an array holds: ("state", "h"), ("column", "0"), …
 
 
@@ -107,6 +108,7 @@ class Compiler:
         self.stages: dict[tuple[int, str], Stage] = {}
         self.level: dict[int, int] = {}
         self.rows: dict[int, int] = {}
+        self.sums: dict[int, tuple[int, int]] = {}  # a sum that a product begins with -> the projection, the rest
         self.live = [i for i in closure(graph.nodes, [s.node for s in self.stores]) if graph.nodes[i].op != "clip_grad"]
         constants = [i for i in self.live if self.nodes[i].op == "const"]
         texts = list(dict.fromkeys(str(self.nodes[i]) for i in constants))
@@ -173,6 +175,27 @@ class Compiler:
                 self.operand(i)
         for store in self.stores:
             self.stage(self.level[store.node], store.size).stores.append(store)
+        for stage in self.stages.values():
+            self.begin_with_sums(stage)
+
+    def begin_with_sums(self, stage: Stage) -> None:
+        """Have products start from what is added to them alone, such as x.g of x.g + h.g."""
+        read = [a for i in self.live for a in self.args(i)] + [s.node for s in self.stores]
+        for made in stage.products.values():
+            for k, projection in enumerate(made):
+                readers = [i for i in stage.nodes if projection in self.args(i)]
+                if read.count(projection) > 1 or not readers or self.nodes[readers[0]].op != "add":
+                    continue
+                (rest,) = [a for a in self.args(readers[0]) if a != projection]
+                at_hand = self.leaf(rest) or (rest in self.homes and self.level[rest] < self.level[projection])
+                if at_hand and self.sizes[rest] == stage.size:
+                    self.sums[readers[0]] = projection, rest
+                    stage.nodes.remove(readers[0])
+                    made[k] = readers[0]
+
+    def projection(self, i: int) -> int:
+        """The node of the product that makes i."""
+        return self.sums[i][0] if i in self.sums else i
 
     def stage(self, level: int, size: str) -> Stage:
         return self.stages.setdefault((level, size), Stage(size))
@@ -232,38 +255,35 @@ class Compiler:
                 self.count = max(self.count, top)
             return slots[i]
 
-        def have(i: int) -> int:
+        def line(op: str, to: Place, *given: Place, numbers: Sequence[int] = ()) -> None:
+            operands = [to, *given, (0, 0), (0, 0), (0, 0)][:4]
+            code.append([CODES[op], *(n for operand in operands for n in operand), *([*numbers, -1, -1][:2])])
+
+        def have(i: int) -> Place:
+            """Where a value is read."""
             if i in slots:
-                return slots[i]
-            to = take(i)
-            if key := self.leaf(i):
-                code.append([CODES["LOAD"], to, self.array(key), 0, 0, -1, -1])
-            elif i in self.rows:
-                code.append([CODES["ROW"], to, self.rows[i], 0, 0, -1, -1])
-            else:
-                home = self.homes[i]
-                part = self.number(float(home.part)) if home.part else -1
-                code.append([CODES["LOAD"], to, self.array(home.array), 0, 0, part, -1])
-            return to
+                return slots[i], 0
+            if i in self.rows:
+                line("ROW", (take(i), 0), (self.rows[i], 0))
+                return slots[i], 0
+            return self.lies(i)
 
         def done(i: int) -> None:
             left[i] -= 1
-            if not left[i] and i not in self.constants:
+            if not left[i] and i in slots and i not in self.constants:
                 free.append(slots.pop(i))
+
+        def copy(i: int, stores: Iterable[Store]) -> None:
+            for store in stores:
+                line("COPY", self.place(store), have(i))
+                done(i)
 
         made = {i: take(i) for nodes in stage.products.values() for i in nodes}
         for i in made:
             if not left.get(i):
                 raise Refusal("a product that nothing reads")
-
-        def write(i: int) -> None:
-            for store in [s for s in stage.stores if s.node == i]:
-                part = self.number(float(store.part)) if store.part else -1
-                code.append([CODES["STORE"], self.array(store.array), have(i), 0, 0, part, -1])
-                done(i)
-
         for i in made:
-            write(i)
+            copy(i, [s for s in stage.stores if s.node == i])
         for i, args in todo:
             node = self.nodes[i]
             given = [have(a) for a in args]
@@ -273,16 +293,26 @@ class Compiler:
             numbers = [self.number(parameters.get(n, d)) for n, d in PARAMETERS.get(node.op, ())]
             if node.op not in CODES:
                 raise Refusal(f"no kernel for {node.op}")
-            if i not in left:  # only another size's stage reads it, from where it is stored
-                left[i] = 0
-            code.append([CODES[node.op], take(i), *([*given, 0, 0])[:3], *([*numbers, -1, -1])[:2]])
-            if not left[i]:
-                free.append(slots.pop(i))
+            stores = [s for s in stage.stores if s.node == i]
+            if stores:  # made where it is stored, and read from there
+                line(node.op, self.place(stores[0]), *given, numbers=numbers)
+                left[i] -= 1
+                copy(i, stores[1:])
             else:
-                write(i)
-        for i in sorted({s.node for s in stage.stores} - set(made) - set(stage.nodes)):  # leaves and numbers, copied
-            write(i)
+                line(node.op, (take(i), 0), *given, numbers=numbers)
+                if not left.get(i):  # only another size's stage reads it, from where it is stored
+                    free.append(slots.pop(i))
+        for i in sorted({s.node for s in stage.stores} - set(made) - set(stage.nodes)):  # leaves and numbers
+            copy(i, [s for s in stage.stores if s.node == i])
         return code, made
+
+    def place(self, store: Store) -> Place:
+        return -1 - self.array(store.array), store.part
+
+    def lies(self, i: int) -> Place:
+        """The array that has a leaf, or a value that is stored."""
+        key = self.leaf(i)
+        return (-1 - self.array(key), 0) if key else self.place(self.homes[i])
 
     # --- numbers -------------------------------------------------------------------------------------
 
@@ -323,18 +353,20 @@ class Compiler:
         )
 
     def product(self, nodes: list[int], slots: dict[int, int]) -> list[int]:
-        node = self.nodes[nodes[0]]
-        operand = self.array(self.operand(nodes[0]))
+        node = self.nodes[self.projection(nodes[0])]
+        operand = self.array(self.operand(self.projection(nodes[0])))
         rank = self.cell.hidden_gates.index
         if node.op == "project":
-            nodes = sorted(nodes, key=lambda i: rank(self.nodes[i].key))
-            blocks = [rank(self.nodes[i].key) for i in nodes]
-            bias = [self.array(("bias", self.nodes[i].key)) for i in nodes]
+            nodes = sorted(nodes, key=lambda i: rank(self.nodes[self.projection(i)].key))
+            gates = [self.nodes[self.projection(i)].key for i in nodes]
+            blocks = [rank(gate) for gate in gates]
+            bias = [self.array(("bias", gate)) for gate in gates]
         else:
             blocks = [rank(gate) for gate in node.key.split()] if node.op == "unproject" else []
             bias = [-1] * len(nodes)
         to = [slots[i] for i in nodes]
-        return [PRODUCTS[node.op], operand, len(blocks), *blocks, len(to), *to, len(bias), *bias]
+        plus = [n for i in nodes for n in (self.lies(self.sums[i][1]) if i in self.sums else (0, 0))]
+        return [PRODUCTS[node.op], operand, len(blocks), *blocks, len(to), *to, len(bias), *bias, *plus]
 
 
 def _size(size: str) -> int:

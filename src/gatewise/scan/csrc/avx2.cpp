@@ -12,7 +12,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #define BYTES 32
-#define ROWS {6, 6, 4}
+#define ROWS {6, 6, 4, 2}
 #define SCAN scan_avx2
 #define OUTER outer_avx2
 #define LINEAR linear_avx2

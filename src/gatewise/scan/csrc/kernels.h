@@ -1,5 +1,5 @@
 // The kernels: a scan, and the products around it. Included by one file an instruction set,
-// which defines BYTES, the width of a vector, ROWS, how many rows of a product registers hold for 1 to 3 vectors of
+// which defines BYTES, the width of a vector, ROWS, how many rows of a product registers hold for 1 to 4 vectors of
 // columns, and SCAN, OUTER and LINEAR, the names.
 #include <algorithm>
 #include <cmath>
@@ -65,72 +65,99 @@ template <class T> struct Scan {
         }
     }
 
-    // `there` values and then zeros, `width` in all; pieces are short, and a call of memcpy would cost as much again.
-    static void copy(T *to, const T *from, int64_t there, int64_t width) {
-        int64_t i = 0;
-        for (; i + LANES<T> <= there; i += LANES<T>) store<T>(to + i, load<T>(from + i));
-        for (; i < there; i++) to[i] = from[i];
-        for (; i < width; i++) to[i] = T(0);
+    // A tile of rows x units: `rows` from row r on, and `width` units from unit j on, of which `there` are in the arrays.
+    struct Piece {
+        T *slot;
+        int64_t size, j, r, there;
+        int rows, width;
+    };
+
+    Tile<T> find(Operand o, const Piece &piece) const {
+        if (o.place >= 0) return {piece.slot + int64_t(o.place) * piece.rows * piece.width, piece.width};
+        const int k = -1 - o.place;
+        return {at[k] + piece.r * row[k] + piece.j + o.part * piece.size, row[k]};
     }
 
-    void tape(const Stage &stage, T *slot, int64_t j, int width, int64_t r, int rows) {
-        const int n = rows * width;
-        const int64_t there = std::min<int64_t>(width, run.size(stage.size) - j);
+    // `there` values of each row, and then zeros, in a spare slot: where a tile ends beyond the arrays.
+    Tile<T> padded(Tile<T> from, int spare, const Piece &piece) const {
+        T *to = piece.slot + int64_t(program.slots + spare) * piece.rows * piece.width;
+        for (int m = 0; m < piece.rows; m++) {
+            std::memcpy(to + m * piece.width, from.data + m * from.row, piece.there * sizeof(T));
+            std::fill(to + m * piece.width + piece.there, to + (m + 1) * piece.width, T(0));
+        }
+        return {to, piece.width};
+    }
+
+    void tape(const Stage &stage, const Piece &piece) {
+        const int rows = piece.rows, width = piece.width;
+        const bool edge = piece.there < width;
         for (const Instruction &k : stage.tape) {
-            if (k.op == LOAD) {
-                T *to = slot + int64_t(k.to) * n;
-                const T *from = at[k.a] + r * row[k.a] + j + int64_t(k.p) * run.size(stage.size);
-                for (int m = 0; m < rows; m++, to += width, from += row[k.a]) copy(to, from, there, width);
-            } else if (k.op == STORE) {
-                const T *from = slot + int64_t(k.a) * n;
-                T *to = at[k.to] + r * row[k.to] + j + int64_t(k.p) * run.size(stage.size);
-                for (int m = 0; m < rows; m++, from += width, to += row[k.to]) copy(to, from, there, there);
-            } else if (k.op == ROW) {
-                T *to = slot + int64_t(k.to) * n;
-                for (int m = 0; m < rows; m++, to += width) std::fill(to, to + width, row_values[k.a][r + m]);
+            Tile<T> to = find(k.to, piece);
+            if (k.op == ROW) {
+                for (int m = 0; m < rows; m++) {
+                    const T value = row_values[k.a.place][piece.r + m];
+                    std::fill(to.data + m * width, to.data + (m + 1) * width, value);
+                }
+                continue;
+            }
+            Tile<T> given[3] = {find(k.a, piece), find(k.b, piece), find(k.c, piece)};
+            const Operand operands[3] = {k.a, k.b, k.c};
+            if (edge)
+                for (int i = 0; i < 3; i++)
+                    if (operands[i].place < 0) given[i] = padded(given[i], i, piece);
+            if (edge && k.to.place < 0) {
+                Tile<T> made = {piece.slot + int64_t(program.slots + 3) * rows * width, width};
+                compute<T>(k, made, given[0], given[1], given[2], rows, width);
+                for (int m = 0; m < rows; m++)
+                    std::memcpy(to.data + m * to.row, made.data + m * width, piece.there * sizeof(T));
             } else {
-                compute<T>(k, slot, n);
+                compute<T>(k, to, given[0], given[1], given[2], rows, width);
             }
         }
     }
 
-    void products(const Stage &stage, const std::vector<Panels<T>> &weights, T *slot, int64_t j, int width, int64_t r, int rows) {
+    void products(const Stage &stage, const std::vector<Panels<T>> &weights, const Piece &piece) {
         constexpr int L = LANES<T>;
-        const int n = rows * width;
-        const int64_t size = run.size(stage.size);
+        const int rows = piece.rows, width = piece.width;
+        T rest[WIDE][L], spare[WIDE][32 * L];
         for (size_t i = 0; i < stage.products.size(); i++) {
             const Product &product = stage.products[i];
             const Panels<T> &w = weights[i];
-            const T *a = at[product.operand] + r * row[product.operand];
-            const int64_t first = j / L * w.gates, last = std::min<int64_t>(w.vectors, (j + width) / L * w.gates);
-            for (int64_t v = first; v < last; v += w.wide) {
-                T *to[WIDE];
-                const T *bias[WIDE];
-                T padded[WIDE][L];
-                for (int q = 0; q < w.wide; q++) {
-                    const int64_t unit = (v + q) / w.gates * L;
-                    const int g = int((v + q) % w.gates);
-                    const bool inside = unit - j < width && unit < (size + L - 1) / L * L;
-                    to[q] = inside ? slot + int64_t(product.to[g]) * n + (unit - j) : nullptr;
-                    bias[q] = nullptr;
-                    if (inside && product.bias[g] >= 0) {
-                        const T *b = at[product.bias[g]] + unit;
-                        bias[q] = b;
-                        if (unit + L > size) {  // the bias ends within the vector
-                            std::fill(padded[q], padded[q] + L, T(0));
-                            std::memcpy(padded[q], b, (size - unit) * sizeof(T));
-                            bias[q] = padded[q];
+            const T *a = at[product.operand] + piece.r * row[product.operand];
+            const int64_t first = piece.j / L / w.units;
+            for (int64_t block = first; block < std::min<int64_t>(w.blocks, first + width / L / w.units); block++)
+                for (int part = 0; part < w.parts(); part++) {
+                    const int gates = w.first(part + 1) - w.first(part), vectors = gates * w.units;
+                    Column<T> column[WIDE];
+                    for (int v = 0; v < vectors; v++) {
+                        const int64_t unit = (block * w.units + v / gates) * L - piece.j;
+                        const int g = w.first(part) + v % gates;
+                        const int64_t there = std::min<int64_t>(L, piece.there - unit);
+                        column[v] = {find({product.to[g], 0}, piece).data + unit, nullptr, nullptr, 0, 0};
+                        if (there > 0 && product.bias[g] >= 0) {
+                            column[v].bias = at[product.bias[g]] + piece.j + unit;
+                            if (there < L) column[v].bias = rest_of(column[v].bias, 1, 0, there, rest[v]);
+                        }
+                        if (there > 0 && product.plus[g].place < 0) {
+                            const Tile<T> plus = find(product.plus[g], piece);
+                            column[v].plus = plus.data + unit, column[v].plus_row = plus.row, column[v].ahead = width;
+                            if (there < L) {
+                                column[v].plus = rest_of(column[v].plus, rows, plus.row, there, spare[v]);
+                                column[v].plus_row = L, column[v].ahead = 0;
+                            }
                         }
                     }
+                    multiply<T>(vectors, rows, a, row[product.operand], w.panel(block, part), w.K, column, width);
                 }
-                const T *panel = w.data + v * w.K * L;
-                switch (w.wide) {
-                    case 1: multiply<T, 1>(rows, a, row[product.operand], panel, w.K, to, bias, width); break;
-                    case 2: multiply<T, 2>(rows, a, row[product.operand], panel, w.K, to, bias, width); break;
-                    default: multiply<T, 3>(rows, a, row[product.operand], panel, w.K, to, bias, width);
-                }
-            }
         }
+    }
+
+    static const T *rest_of(const T *from, int rows, int64_t row, int64_t there, T *to) {
+        for (int m = 0; m < rows; m++) {
+            std::memcpy(to + m * LANES<T>, from + m * row, there * sizeof(T));
+            std::fill(to + m * LANES<T> + there, to + (m + 1) * LANES<T>, T(0));
+        }
+        return to;
     }
 
     void constants(T *slot, int n) {
@@ -154,28 +181,26 @@ template <class T> struct Scan {
                     row_values[mean.to][b] = T(sum / width);
                 }
             }
-            // A tile of products has up to 32 rows, so that a panel is used often while it is near, and units so many
-            // that an instruction has some work to do. A tile without takes whole rows, as they lie in memory.
+            // A tile of products has up to 32 rows, so that a panel is used often while it is near, and as many units
+            // as a panel. A tile without takes whole rows, as they lie in memory.
             int rows = int(std::min<int64_t>(B, 32));
-            int wide = 1;  // vectors of units; a multiple of what the panels hold
+            int wide = 1;  // vectors of units
             if (stage.products.empty()) {
-                wide = int(std::min<int64_t>(units, 1024 / L));
-                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, 1024 / (wide * L))));
+                wide = int(std::min<int64_t>(units, 512 / L));
+                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, 512 / (wide * L))));
             }
-            for (bool fits = false; !fits; wide += !fits) {
-                fits = true;
-                for (const auto &w : panels[i]) fits &= wide * w.gates % w.wide == 0;
-            }
-            while (rows * wide * L < 256 && wide < units) wide *= 2;
+            for (const auto &w : panels[i]) wide = std::max(wide, w.units);
+            while (rows * wide * L < 256 && wide < units) wide *= 2;  // an instruction is to have some work
             const int width = wide * L;
-            T *slot = slots.take(int64_t(program.slots) * rows * width);
+            T *slot = slots.take(int64_t(program.slots + 4) * rows * width);
             int filled = 0;
             for (int64_t j = 0; j < size; j += width) {
                 for (int64_t r = 0; r < B; r += rows) {
                     const int here = int(std::min<int64_t>(rows, B - r));
                     if (filled != here) constants(slot, here * width), filled = here;
-                    products(stage, panels[i], slot, j, width, r, here);
-                    tape(stage, slot, j, width, r, here);
+                    const Piece piece{slot, size, j, r, std::min<int64_t>(width, size - j), here, width};
+                    products(stage, panels[i], piece);
+                    tape(stage, piece);
                 }
             }
         }
@@ -237,7 +262,7 @@ template <class T> void run_as(const Program &program, const Run &run) {
         for (const Product &product : stage.products) {
             memory.emplace_back(new Aligned<T>);
             panels.back().push_back(pack<T>(product, run, *memory.back()));
-            work += double(panels.back().back().vectors) * LANES<T> * panels.back().back().K;
+            work += double(run.size(stage.size)) * product.to.size() * panels.back().back().K;
         }
     }
     // A thread has rows of its own for all steps, so threads wait for each other once.
@@ -264,7 +289,7 @@ template <class T> void linear_as(const Linear &l) {
     run.H = l.backwards ? l.M : l.K;
     run.P = l.backwards ? l.K : l.M;
     run.weight_hr = l.w;
-    Product product{l.backwards ? 3 : 2, 0, {}, {0}, {-1}};
+    Product product{l.backwards ? 3 : 2, 0, {}, {0}, {-1}, {}};
     Aligned<T> memory;
     const Panels<T> panels = pack<T>(product, run, memory);
     const int64_t threads = double(l.N) * l.M * l.K < 4e6 ? 1 : std::min<int64_t>(l.threads, (l.N + 63) / 64);

@@ -41,6 +41,10 @@ struct Reader {
     const int64_t *p, *end;
     bool good = true;
     int64_t next() { return p < end ? *p++ : (good = false, 0); }
+    Operand operand() {
+        const int32_t place = int32_t(next());
+        return {place, int32_t(next())};
+    }
     std::vector<int32_t> list() {
         std::vector<int32_t> made;
         for (int64_t n = next(); n > 0 && good; n--) made.push_back(int32_t(next()));
@@ -66,12 +70,13 @@ bool read(Program &program, Reader &in, const double *numbers, int64_t count) {
             Product product;
             product.weight = int32_t(in.next()), product.operand = int32_t(in.next());
             product.blocks = in.list(), product.to = in.list(), product.bias = in.list();
+            for (size_t g = 0; g < product.to.size(); g++) product.plus.push_back(in.operand());
             stage.products.push_back(product);
         }
         for (int64_t k = in.next(); k > 0 && in.good; k--) {
             Instruction i;
-            i.op = int32_t(in.next()), i.to = int32_t(in.next());
-            i.a = int32_t(in.next()), i.b = int32_t(in.next()), i.c = int32_t(in.next());
+            i.op = int32_t(in.next());
+            i.to = in.operand(), i.a = in.operand(), i.b = in.operand(), i.c = in.operand();
             i.p = number(in.next()), i.q = number(in.next());
             if (i.op < 0 || i.op >= OPS) return false;
             stage.tape.push_back(i);

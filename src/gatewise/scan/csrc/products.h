@@ -10,15 +10,28 @@
 namespace gatewise {
 namespace {
 
-// Vectors of columns in a panel: with eight rows, and the panel's own, they fill AVX-512's registers.
-constexpr int WIDE = 3;
+constexpr int WIDE = 4;  // vectors of columns in a panel, at most
 
-// The weights of one product, in panels: `wide` vectors of columns side by side for each k. The columns' vectors are in
-// the order of units first, gates second, so that a tile of units finds all its gates together.
+// The weights of one product, packed. A panel has the columns of some units (`units` vectors of them) and some gates, side
+// by side for each k; the panels of all gates of these units follow each other, so that a tile of units finds them together.
 template <class T> struct Panels {
-    int wide, gates;
-    int64_t K, vectors;
+    int units, gates;
+    int64_t K, blocks;
     T *data;
+
+    Panels(int gates, int64_t K, int64_t vectors)
+        : units(gates == 1 ? 4 : gates == 2 ? 2 : 1), gates(gates), K(K), blocks((vectors + units - 1) / units), data(nullptr) {}
+    // The gates are shared out evenly among panels: 5 are 3 and 2.
+    int parts() const { return (gates + WIDE - 1) / WIDE; }
+    int first(int part) const { return (gates * part + parts() - 1) / parts(); }
+    T *panel(int64_t block, int part) const { return data + (block * gates + first(part)) * units * K * LANES<T>; }
+};
+
+// A vector of columns of a tile: where its sums go, and from what they start.
+template <class T> struct Column {
+    T *to;
+    const T *bias, *plus;     // or null
+    int64_t plus_row, ahead;  // where the next tile will read, if it will: its rows are far apart, and fetched meanwhile
 };
 
 // MR rows of a, from its values (m, k) or, DOWN, (k, m), times a panel.
@@ -55,15 +68,21 @@ template <class T, int NV> inline void tile_of_one(const T *a, const T *panel, i
     for (int v = 0; v < NV; v++) sum[0][v] += (part[0][v] + part[1][v]) + (part[2][v] + part[3][v]);
 }
 
-// `rows` rows times one panel; to[v] is where the column vector v of the tile lies, rows `width` apart.
+// `rows` rows times one panel; the sums of a column go to rows `width` apart.
 template <class T, int MR, int NV>
-inline int rows_of(int rows, const T *a, int64_t row, const T *panel, int64_t K, T *const *to, const T *const *bias, int width, int done) {
+inline int rows_of(int rows, const T *a, int64_t row, const T *panel, int64_t K, const Column<T> *column, int64_t width, int done) {
     for (; done + MR <= rows; done += MR) {
         Vec<T> sum[MR][NV];
 #pragma GCC unroll 16
         for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-            for (int v = 0; v < NV; v++) sum[m][v] = bias[v] ? load<T>(bias[v]) : Vec<T>{};
+            for (int v = 0; v < NV; v++) {
+                sum[m][v] = column[v].bias ? load<T>(column[v].bias) : Vec<T>{};
+                if (!column[v].plus) continue;
+                const T *plus = column[v].plus + (done + m) * column[v].plus_row;
+                sum[m][v] += load<T>(plus);
+                if (column[v].ahead) __builtin_prefetch(plus + column[v].ahead);
+            }
         if constexpr (MR == 1)
             tile_of_one<T, NV>(a + done * row, panel, K, sum);
         else
@@ -72,17 +91,26 @@ inline int rows_of(int rows, const T *a, int64_t row, const T *panel, int64_t K,
         for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
-                if (to[v]) store<T>(to[v] + int64_t(done + m) * width, sum[m][v]);
+                if (column[v].to) store<T>(column[v].to + (done + m) * width, sum[m][v]);
     }
     return done;
 }
 template <class T, int NV>
-void multiply(int rows, const T *a, int64_t row, const T *panel, int64_t K, T *const *to, const T *const *bias, int width) {
+void multiply(int rows, const T *a, int64_t row, const T *panel, int64_t K, const Column<T> *column, int64_t width) {
     constexpr int most[] = ROWS;
-    int done = rows_of<T, most[NV - 1], NV>(rows, a, row, panel, K, to, bias, width, 0);
-    if constexpr (most[NV - 1] > 4) done = rows_of<T, 4, NV>(rows, a, row, panel, K, to, bias, width, done);
-    done = rows_of<T, 2, NV>(rows, a, row, panel, K, to, bias, width, done);
-    rows_of<T, 1, NV>(rows, a, row, panel, K, to, bias, width, done);
+    int done = rows_of<T, most[NV - 1], NV>(rows, a, row, panel, K, column, width, 0);
+    if constexpr (most[NV - 1] > 4) done = rows_of<T, 4, NV>(rows, a, row, panel, K, column, width, done);
+    done = rows_of<T, 2, NV>(rows, a, row, panel, K, column, width, done);
+    rows_of<T, 1, NV>(rows, a, row, panel, K, column, width, done);
+}
+template <class T>
+void multiply(int vectors, int rows, const T *a, int64_t row, const T *panel, int64_t K, const Column<T> *column, int64_t width) {
+    switch (vectors) {
+        case 1: return multiply<T, 1>(rows, a, row, panel, K, column, width);
+        case 2: return multiply<T, 2>(rows, a, row, panel, K, column, width);
+        case 3: return multiply<T, 3>(rows, a, row, panel, K, column, width);
+        default: return multiply<T, 4>(rows, a, row, panel, K, column, width);
+    }
 }
 
 template <class T> struct Aligned {
@@ -118,7 +146,7 @@ inline void outer(const T *a, int64_t row, const T *panel, int64_t n, T *to, int
 
 template <class T>
 void outer_products(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t N, int64_t K, T *to, int64_t begin, int64_t end) {
-    constexpr int L = LANES<T>, NV = WIDE, most[] = ROWS, MR = most[NV - 1];
+    constexpr int L = LANES<T>, NV = 3, most[] = ROWS, MR = most[NV - 1];
     constexpr int64_t BLOCK = 256;
     const int64_t panels = (K + NV * L - 1) / (NV * L);
     Aligned<T> memory;
@@ -171,42 +199,48 @@ template <class T> inline void transpose(const T *from, int64_t row, T *to, int6
 #endif
 }
 
+// A vector of columns, of which `there` are some gate's units from `unit` on; the others are zeros.
+template <class T>
+void pack_column(const Product &product, const Run &run, const T *weight, int64_t ld, int64_t K, int64_t unit, int gate, int64_t there, T *to, int64_t step) {
+    constexpr int L = LANES<T>;
+    const bool hr = product.weight >= 2, transposed = product.weight == 0 || product.weight == 2;
+    if (there <= 0) {
+        for (int64_t k = 0; k < K; k++) std::fill(to + k * step, to + k * step + L, T(0));
+    } else if (transposed) {  // rows of the weights become columns
+        const T *from = weight + ((hr ? 0 : product.blocks[gate] * run.H) + unit) * ld;
+        int64_t k = 0;
+        if (there == L)
+            for (; k + L <= K; k += L) transpose<T>(from + k, ld, to + k * step, step);
+        for (; k < K; k++)
+            for (int j = 0; j < L; j++) to[k * step + j] = j < there ? from[j * ld + k] : T(0);
+    } else {
+        for (int64_t k = 0; k < K; k++) {
+            const T *from = hr ? weight + k * ld : weight + (product.blocks[k / run.H] * run.H + k % run.H) * ld;
+            std::memcpy(to + k * step, from + unit, there * sizeof(T));
+            std::fill(to + k * step + there, to + k * step + L, T(0));
+        }
+    }
+}
+
 template <class T> Panels<T> pack(const Product &product, const Run &run, Aligned<T> &memory) {
     constexpr int L = LANES<T>;
-    const int G = int(product.to.size());
-    const bool transposed = product.weight == 0 || product.weight == 2;  // rows of the weights become columns
     const bool hr = product.weight >= 2;
     const T *weight = static_cast<const T *>(hr ? run.weight_hr : run.weight_hh);
     const int64_t N = product.weight == 0 || product.weight == 3 ? run.H : run.P;
     const int64_t K = product.weight == 0 ? run.P : product.weight == 1 ? int64_t(product.blocks.size()) * run.H
                       : product.weight == 2 ? run.H : run.P;
-    const int64_t ld = hr ? run.H : run.P, units = (N + L - 1) / L;
-    const int wide = int(std::min<int64_t>(WIDE, units * G));
-    Panels<T> panels{wide, G, K, (units * G + wide - 1) / wide * wide, nullptr};
-    panels.data = memory.take(panels.vectors * K * L);
-    for (int64_t i = 0; i < panels.vectors; i++) {
-        const int64_t unit = i / G * L;
-        T *to = panels.data + (i / wide * K * wide + i % wide) * L;
-        const int64_t step = int64_t(wide) * L;
-        if (i >= units * G) {
-            for (int64_t k = 0; k < K; k++) std::fill(to + k * step, to + k * step + L, T(0));
-        } else if (transposed) {
-            const int64_t block = hr ? 0 : product.blocks[i % G] * run.H;
-            const T *from = weight + (block + unit) * ld;
-            int64_t k = 0;
-            if (unit + L <= N)
-                for (; k + L <= K; k += L) transpose<T>(from + k, ld, to + k * step, step);
-            for (; k < K; k++)
-                for (int j = 0; j < L; j++) to[k * step + j] = unit + j < N ? from[j * ld + k] : T(0);
-        } else {
-            for (int64_t k = 0; k < K; k++) {
-                const T *from = hr ? weight + k * ld : weight + (product.blocks[k / run.H] * run.H + k % run.H) * ld;
-                const int64_t there = std::min<int64_t>(L, N - unit);
-                std::memcpy(to + k * step, from + unit, there * sizeof(T));
-                std::fill(to + k * step + there, to + k * step + L, T(0));
+    const int64_t ld = hr ? run.H : run.P;
+    Panels<T> panels(int(product.to.size()), K, (N + L - 1) / L);
+    panels.data = memory.take(panels.blocks * panels.units * panels.gates * K * L);
+    for (int64_t block = 0; block < panels.blocks; block++)
+        for (int part = 0; part < panels.parts(); part++) {
+            const int gates = panels.first(part + 1) - panels.first(part), wide = gates * panels.units;
+            for (int v = 0; v < wide; v++) {
+                const int64_t unit = (block * panels.units + v / gates) * L, there = std::min<int64_t>(L, N - unit);
+                T *to = panels.panel(block, part) + v * L;
+                pack_column<T>(product, run, weight, ld, K, unit, panels.first(part) + v % gates, there, to, int64_t(wide) * L);
             }
         }
-    }
     return panels;
 }
 
@@ -219,28 +253,21 @@ template <class T> void linear_rows(const Linear &l, const Panels<T> &w, int64_t
     T edge[BLOCK * WIDE * L], padded[WIDE * L];
     for (int64_t r = begin; r < end; r += BLOCK) {
         const int rows = int(std::min(BLOCK, end - r));
-        for (int64_t v = 0; v < w.vectors && v * L < l.M; v += w.wide) {
-            const int64_t first = v * L, there = std::min<int64_t>(w.wide * L, l.M - first);
-            const bool whole = there == w.wide * L;
-            T *at[WIDE];
-            const T *biases[WIDE];
+        for (int64_t block = 0; block < w.blocks; block++) {
+            const int64_t first = block * w.units * L, there = std::min<int64_t>(w.units * L, l.M - first);
+            const bool whole = there == w.units * L;
             if (bias && !whole) {
-                std::fill(padded, padded + w.wide * L, T(0));
+                std::fill(padded, padded + w.units * L, T(0));
                 std::memcpy(padded, bias + first, there * sizeof(T));
             }
-            for (int q = 0; q < w.wide; q++) {
-                at[q] = whole ? to + r * l.M + first + q * L : edge + q * L;
-                biases[q] = !bias ? nullptr : whole ? bias + first + q * L : padded + q * L;
+            Column<T> column[WIDE];
+            for (int v = 0; v < w.units; v++) {
+                const T *from = !bias ? nullptr : whole ? bias + first + v * L : padded + v * L;
+                column[v] = {whole ? to + r * l.M + first + v * L : edge + v * L, from, nullptr, 0, 0};
             }
-            const int width = whole ? int(l.M) : w.wide * L;
-            const T *a = x + r * l.row, *panel = w.data + v * w.K * L;
-            switch (w.wide) {
-                case 1: multiply<T, 1>(rows, a, l.row, panel, w.K, at, biases, width); break;
-                case 2: multiply<T, 2>(rows, a, l.row, panel, w.K, at, biases, width); break;
-                default: multiply<T, 3>(rows, a, l.row, panel, w.K, at, biases, width);
-            }
+            multiply<T>(w.units, rows, x + r * l.row, l.row, w.panel(block, 0), w.K, column, whole ? l.M : w.units * L);
             for (int m = 0; m < rows && !whole; m++)
-                std::memcpy(to + (r + m) * l.M + first, edge + m * width, there * sizeof(T));
+                std::memcpy(to + (r + m) * l.M + first, edge + m * w.units * L, there * sizeof(T));
         }
     }
 }

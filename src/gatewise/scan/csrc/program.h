@@ -10,7 +10,7 @@
 namespace gatewise {
 
 enum Op : int32_t {
-    LOAD, STORE, ROW,  // a tile of an array; a value for each row
+    COPY, ROW,  // ROW: a value for each row
     ADD, SUB, MUL, DIV, NEG, POW, SIGMOID, TANH, RELU, EXP, LOG, SQRT, ABS, SOFTPLUS, ELU, LEAKY_RELU, SOFTSIGN,
     HARDSIGMOID, CLAMP, MINIMUM, MAXIMUM, WHERE, LT, LE, GT, GE, OPS
 };
@@ -21,16 +21,23 @@ struct Array {
     int64_t base, first, step, row, first_row, shift, turns;
 };
 
+// What an instruction reads or makes: a slot, or the part-th block of units of array -1 - place, where it lies.
+struct Operand {
+    int32_t place, part;
+};
+
 struct Instruction {
-    int32_t op, to, a, b, c;
+    int32_t op;
+    Operand to, a, b, c;
     double p, q;  // parameters: a clamp's bounds, a slope
 };
 
-// Products of one operand with the weights of several gates: to[g] = bias[g] + operand @ W_g^T.
+// Products of one operand with the weights of several gates: to[g] = bias[g] + plus[g] + operand @ W_g^T.
 struct Product {
     int32_t weight;   // 0: rows of weight_hh, 1: rows of weight_hh transposed, 2: weight_hr, 3: weight_hr transposed
     int32_t operand;  // an array
     std::vector<int32_t> blocks, to, bias;  // blocks of weight_hh; slots; arrays, or -1
+    std::vector<Operand> plus;              // arrays, or place 0 for none
 };
 
 struct Mean {

@@ -1,83 +1,357 @@
-"""Our layers beside torch.nn's on the CPU: ratios (torch's time / ours), from interleaved pairs.
+"""Our layers on the CPU beside torch.nn, onnxruntime, JAX and a plain torch loop: the tables of docs/speed.md.
 
-    .venv/bin/python benchmarks/cpu.py            prints the table of docs/speed.md
+    .venv/bin/python benchmarks/cpu.py                              all of them, many minutes
+    .venv/bin/python benchmarks/cpu.py --only gru,step --threads 2
 
-Each pair is checked for equal outputs and gradients before it is timed.
+onnxruntime and JAX come with `pip install -e '.[bench]'`. Only ratios are printed: the other's time divided by ours, so
+above 1 we are faster. Each is the median over rounds in which all are timed in turn, after a check that all make the
+same outputs and gradients. Cases are T, B, I, H; all is float32. Where it is otherwise the table's title says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import multiprocessing
+import os
+import platform
 import statistics
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
 
+import peers
 import torch
-from torch import nn
+import torch.nn.functional as F
+from peers import BACKWARD, BACKWARD_X, FORWARD, MEASURES, Call, Peer
+from torch import Tensor, nn
 
 import gatewise
+from gatewise import cells
 
-SHAPES = [(35, 32, 28, 256), (35, 32, 28, 512), (100, 1, 64, 128), (1, 1, 64, 128), (128, 64, 256, 256)]
-LAYERS = ("GRU", "LSTM", "RNN")
+Shape = tuple[int, int, int, int]
+LARGE: Shape = (64, 128, 512, 1024)
+SHAPES: list[Shape] = [
+    (35, 32, 28, 256), (35, 32, 28, 512), (100, 1, 64, 128), (1, 1, 64, 128), (128, 64, 256, 256), (256, 16, 512, 512),
+    LARGE, (784, 64, 1, 128),
+]  # fmt: skip
 
 
-def seconds(run: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
+# --- cells of a user's own ---------------------------------------------------------------------------
 
 
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], budget: float) -> float:
-    """The median over pairs of theirs / ours."""
-    pair = seconds(ours) + seconds(theirs)
-    ratios = []
-    for _ in range(max(5, min(200, int(budget / pair)))):
+@gatewise.cell(gates="f n")
+def mgu(x, h):
+    """The minimal gated unit. Zhou et al. 2016, arXiv 1603.09420."""
+    f = torch.sigmoid(x.f + h.f)
+    n = torch.tanh(x.n + (f * h).n)
+    return (1 - f) * h + f * n
+
+
+@gatewise.cell(gates="z i f o")
+def slstm(x, h, c, n, m):
+    """sLSTM: an exponential input gate, normaliser n, stabiliser m. Beck et al. 2024 (xLSTM), arXiv 2405.04517."""
+    z = torch.tanh(x.z + h.z)
+    o = torch.sigmoid(x.o + h.o)
+    log_i = x.i + h.i
+    log_f = -F.softplus(-(x.f + h.f))  # f = σ(…)
+    m_t = torch.maximum(log_f + m, log_i)
+    i = torch.exp(log_i - m_t)
+    f = torch.exp(log_f + m - m_t)
+    c = f * c + i * z
+    n = f * n + i
+    h = o * c / n
+    return h, c, n, m_t
+
+
+# --- timing ------------------------------------------------------------------------------------------
+
+
+def seconds(call: Call, enough: float = 0.005) -> float:
+    """How long a call takes; of a short one, the median of several after one that wakes threads and fills caches."""
+    time.sleep(0.01)  # OpenMP's threads spin for some milliseconds after the call before this one
+
+    def once() -> float:
+        begin = time.perf_counter()
+        call.run()
+        return time.perf_counter() - begin
+
+    first = once()
+    if first > enough:
+        return first
+    return statistics.median(once() for _ in range(max(3, int(enough / first))))
+
+
+def ratios(ours: Call, others: Mapping[str, Call | None], budget: float) -> dict[str, float]:
+    """The medians of the others' times / ours, NaN without a call: 3 rounds at least, `budget` seconds for each."""
+    there = {name: call for name, call in others.items() if call}
+    for call in (ours, *there.values()):
+        call.run()  # what is done once, such as to compile
+    end = time.perf_counter() + budget * len(there)
+    rounds: list[dict[str, float]] = []
+    while len(rounds) < 3 or time.perf_counter() < end:
         mine = seconds(ours)
-        ratios.append(seconds(theirs) / mine)
-    return statistics.median(ratios)
+        rounds.append({name: seconds(call) / mine for name, call in there.items()})
+    return {name: statistics.median(r[name] for r in rounds) if name in there else math.nan for name in others}
 
 
-def check_parity(ours: nn.Module, theirs: nn.Module, x: torch.Tensor) -> None:
-    made = []
-    for layer in (ours, theirs):
-        output, _ = layer(x)
-        made.append((output, *torch.autograd.grad(output.square().mean(), list(layer.parameters()))))
-    for a, b in zip(*made, strict=True):
-        assert (a - b).abs().max() <= 1e-4 * max(1e-3, b.abs().max().item()), "not the same function: nothing to time"
+def check_parity(ours: Call, other: Call, name: str, tolerance: float = 1e-4) -> None:
+    for k, (a, b) in enumerate(zip(ours.read(ours.run()), other.read(other.run()), strict=True)):
+        error = ((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).item()
+        if a.shape != b.shape or not error <= tolerance:  # NaN is not
+            what = f"gradient {k}" if k else "the output"
+            raise SystemExit(
+                f"{name}: {what} differs from ours by {error:.1e} of its largest value, expected at most "
+                f"{tolerance:.0e}: it is not the same function, so there is nothing to time"
+            )
 
 
-def table(budget: float) -> str:
-    lines = ["| layer | T, B, I, H | forward | forward + backward |", "|---|---|---|---|"]
-    for name in LAYERS:
-        for steps, batch, inputs, hidden in SHAPES:
-            theirs = getattr(nn, name)(inputs, hidden)
-            ours = getattr(gatewise, name)(inputs, hidden)
-            ours.load_state_dict(theirs.state_dict())
-            x = torch.randn(steps, batch, inputs)
-            g = torch.randn(steps, batch, hidden)
-            check_parity(ours, theirs, x)
+def compare(
+    layer: Any, shape: Shape, measure: str, same: Mapping[str, Peer], budget: float, unlike: Iterable[nn.Module] = ()
+) -> dict[str, float]:
+    """The ratios of the peers, which make the same as the layer, and of layers that are another function."""
+    x, g = sequences(shape)
+    ours = peers.by_module(layer, x, g, measure)
+    others: dict[str, Call | None] = {f"nn.{type(u).__name__}": peers.by_module(u, x, g, measure) for u in unlike}
+    for name, peer in same.items():
+        call = others[name] = None if name in peers.MISSING else peer(layer, x, g, measure)
+        if call:
+            check_parity(ours, call, name)
+    return ratios(ours, others, budget)
 
-            def forward(layer: nn.Module, x: torch.Tensor = x) -> None:
-                with torch.no_grad():
-                    layer(x)
 
-            def both(layer: nn.Module, x: torch.Tensor = x, g: torch.Tensor = g) -> None:
-                layer.zero_grad()
-                layer(x)[0].backward(g)
+def sequences(shape: Shape) -> tuple[Tensor, Tensor]:
+    """x (T, B, I), and the gradient of the output (T, B, H)."""
+    steps, batch, inputs, hidden = shape
+    return torch.randn(steps, batch, inputs), torch.randn(steps, batch, hidden)
 
-            figures = [
-                ratio(lambda run=run, ours=ours: run(ours), lambda run=run, theirs=theirs: run(theirs), budget)
-                for run in (forward, both)
-            ]
-            lines.append(f"| {name} | {steps}, {batch}, {inputs}, {hidden} | {figures[0]:.2f} | {figures[1]:.2f} |")
-    return "\n".join(lines)
+
+def randomized(layer: nn.Module) -> Any:
+    """The layer, its biases and learned vectors all different and not zero."""
+    with torch.no_grad():
+        for vector in (p for p in layer.parameters() if p.dim() == 1):
+            vector.add_(0.1 * torch.randn_like(vector))
+    return layer
+
+
+# --- the tables: a section yields titles and rows, a row is measured when it is asked for ------------------
+
+Row = tuple[str, dict[str, float]]
+Tables = Iterator[tuple[str, Iterator[Row]]]
+
+
+def text(shape: Shape) -> str:
+    return ", ".join(map(str, shape))
+
+
+def with_mean(rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows, then the geometric mean of each column."""
+    columns: dict[str, list[float]] = {}
+    for case, figures in rows:
+        for name, figure in figures.items():
+            columns.setdefault(name, []).append(figure)
+        yield case, figures
+    yield "geometric mean", {name: statistics.geometric_mean(column) for name, column in columns.items()}
+
+
+def gru(budget: float) -> Tables:
+    def rows(measure: str) -> Iterator[Row]:
+        for shape in SHAPES:
+            found = compare(randomized(gatewise.GRU(*shape[2:])), shape, measure, peers.PEERS, budget)
+            yield text(shape), found | {"best peer": min(f for f in found.values() if f == f)}
+
+    for measure in MEASURES:
+        yield f"GRU, {measure}", with_mean(rows(measure))
+
+
+def beside_torch(name: str, budget: float) -> Tables:
+    def rows() -> Iterator[Row]:
+        for shape in SHAPES:
+            layer, same = randomized(getattr(gatewise, name)(*shape[2:])), {name: peers.by_torch_nn}
+            yield text(shape), {m: compare(layer, shape, m, same, budget)[name] for m in (FORWARD, BACKWARD)}
+
+    yield f"{name}, beside torch.nn.{name}", with_mean(rows())
+
+
+def step(budget: float) -> Tables:
+    def rows() -> Iterator[Row]:
+        layer, x, h = randomized(gatewise.GRU(64, 128)), torch.randn(1, 1, 64), torch.randn(1, 1, 128)
+        ours, twin = Call(lambda: layer.step(x[0], h)), peers.torchs_twin(layer)
+        theirs = Call(lambda: twin(x, h), lambda made: [made[0][0], made[1]])
+        with torch.no_grad():
+            check_parity(ours, theirs, "nn.GRU")
+            found = ratios(ours, {"nn.GRU": theirs}, budget)
+        yield text((1, 1, 64, 128)), found
+
+    yield "GRU, one streaming step: layer.step(x_t, state) beside nn.GRU(x, hx)", rows()
+
+
+def own_cells(budget: float) -> Tables:
+    def rows() -> Iterator[Row]:
+        same: dict[str, Peer] = {"plain torch loop": peers.by_torch_loop, "JAX": peers.by_jax}
+        for cell in (cells.gru_reset_before, cells.lstm_peephole, mgu, gatewise.layer_norm(cells.lstm), slstm):
+            for shape in ((35, 32, 28, 256), (100, 1, 64, 128), (128, 64, 256, 256)):
+                layer = randomized(gatewise.Recurrent(cell, *shape[2:]))
+                unlike = (nn.GRU(*shape[2:]), nn.LSTM(*shape[2:]))
+                yield f"{cell.name}: {text(shape)}", compare(layer, shape, BACKWARD, same, budget, unlike)
+
+    yield f"Any cell, {BACKWARD}; nn.GRU and nn.LSTM are other functions, of the same sizes", rows()
+
+
+def rate(budget: float) -> Tables:
+    steps, batch, inputs, hidden = LARGE
+    own = (steps * batch, inputs + hidden, 3 * hidden)  # all the layer's products, as if they were one
+
+    def rows() -> Iterator[Row]:
+        for measure, times in ((FORWARD, 1), (BACKWARD_X, 3)):
+            ours = peers.by_module(randomized(gatewise.GRU(inputs, hidden)), *sequences(LARGE), measure)
+            shares = []  # of each size's rate, by each library
+            for size in ((2048, 2048, 2048), own):
+                work = times * math.prod(own) / math.prod(size)
+                shares.append(
+                    {name: work * found for name, found in ratios(ours, peers.product(*size), budget).items()}
+                )
+            yield measure, {name: min(share[name] for share in shares) for name in shares[0]}
+
+    yield (
+        f"GRU {text(LARGE)}: share of a product's rate, the larger of 2048 x 2048's and the layer's own size's",
+        rows(),
+    )
+
+
+def extra_memory(library: str, shape: Shape, threads: int) -> float:
+    """What a training step adds to the resident memory at its peak, in T * B * H floats; for a fresh process."""
+    torch.set_num_threads(threads)
+    layer = {"gatewise": gatewise, "torch.nn": nn}[library].GRU(*shape[2:])
+
+    def kilobytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    extra = 0
+    for size in ((2, 2, *shape[2:]), shape):  # the small one loads what is loaded once
+        x, g = sequences(size)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten
+        before = kilobytes("VmRSS")
+        layer(x)[0].backward(g)
+        extra = kilobytes("VmHWM") - before
+        layer.zero_grad()
+    return extra * 1024 / (4 * shape[0] * shape[1] * shape[3])
+
+
+def memory(budget: float) -> Tables:
+    def rows() -> Iterator[Row]:
+        for shape in ((784, 64, 1, 128), (2000, 8, 64, 256)):
+            found: dict[str, float] = {}
+            for library in ("gatewise", "torch.nn"):
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+                    found[library] = fresh.submit(extra_memory, library, shape, torch.get_num_threads()).result()
+            yield text(shape), found | {"ratio": found["gatewise"] / found["torch.nn"]}
+
+    yield "GRU, a training step's extra memory at its peak, in T * B * H floats; ratio: ours / torch.nn's", rows()
+
+
+def length(budget: float) -> Tables:
+    def rows() -> Iterator[Row]:
+        layer = randomized(gatewise.GRU(64, 128))
+
+        def relative(steps: int, measure: str) -> float:
+            short, long = (peers.by_module(layer, *sequences((t, 1, 64, 128)), measure) for t in (1000, steps))
+            return ratios(short, {"long": long}, budget)["long"] * 1000 / steps
+
+        for steps in (100, 10_000, 100_000):
+            yield text((steps, 1, 64, 128)), {m: relative(steps, m) for m in (FORWARD, BACKWARD)}
+
+    yield "GRU, cost of one of T steps: time / T, relative to T = 1000", rows()
+
+
+def bfloat16(budget: float) -> Tables:
+    x, g = sequences(LARGE)
+    single, half = randomized(gatewise.GRU(*LARGE[2:])), gatewise.GRU(*LARGE[2:], dtype=torch.bfloat16)
+    half.load_state_dict(single.state_dict())
+
+    def rows() -> Iterator[Row]:
+        ours, theirs = (
+            peers.by_module(half, x.bfloat16(), g.bfloat16(), BACKWARD),
+            peers.by_module(single, x, g, BACKWARD),
+        )
+        check_parity(ours, theirs, "float32", tolerance=0.1)
+        yield text(LARGE), ratios(ours, {"float32's time / bfloat16's": theirs}, budget)
+
+    amx = "has" if "amx_bf16" in cpuinfo("flags").split() else "lacks"
+    yield f"GRU in bfloat16, {BACKWARD} (this machine {amx} AMX; {gatewise.explain(half, x[:2].bfloat16())})", rows()
+
+
+SECTIONS: dict[str, Callable[[float], Tables]] = {
+    "gru": gru, "lstm": partial(beside_torch, "LSTM"), "rnn": partial(beside_torch, "RNN"), "step": step,
+    "cells": own_cells, "rate": rate, "memory": memory, "length": length, "bfloat16": bfloat16,
+}  # fmt: skip
+
+
+# --- running and printing ----------------------------------------------------------------------------
+
+
+def cpuinfo(field: str) -> str:
+    """A field of Linux's /proc/cpuinfo; empty where there is none."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
+
+
+def use(threads: int) -> dict[str, Any]:
+    """Bind this process to so many CPUs, and give what every figure depends on."""
+    if hasattr(os, "sched_setaffinity"):  # JAX has a thread for each CPU that it finds when it is first used
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    torch.set_num_threads(threads)
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return {
+        "machine": f"{cpuinfo('model name') or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": threads,
+        "versions": {d.name: d.version for d in distributions() if d.name in ("torch", "onnxruntime", "jax")},
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, of: %(default)s")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds for each figure, at least 3 rounds in all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append a line to it for each figure")
+    options = parser.parse_args()
+    sections = options.only.split(",")
+    if unknown := set(sections) - set(SECTIONS):
+        parser.error(f"--only has {min(unknown)!r}, expected some of {','.join(SECTIONS)}")
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= options.threads <= there:
+        parser.error(f"--threads is {options.threads}, expected 1 to {there}, the CPUs that this process may use")
+    torch.manual_seed(0)
+    given = use(options.threads)
+    versions = ", ".join(" ".join(pair) for pair in given["versions"].items())
+    print(f"{given['machine']}, {options.threads} thread(s), commit {given['commit']}, {versions}")
+    for peer in peers.MISSING:
+        print(f"{peer} is not installed: its column is '-'.")
+    for section in sections:
+        for title, rows in SECTIONS[section](options.budget):
+            print(f"\n## {title}\n")
+            for number, (case, figures) in enumerate(rows):
+                if number == 0:
+                    print(f"| | {' | '.join(figures)} |\n|---|{'---|' * len(figures)}")
+                print(f"| {case} | {' | '.join(f'{f:.2f}' if f == f else '-' for f in figures.values())} |", flush=True)
+                for column, figure in figures.items():
+                    if options.json and figure == figure:
+                        line = {"section": section, "table": title, "case": case, "column": column, "figure": figure}
+                        with options.json.open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(line | given) + "\n")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--budget", type=float, default=2.0, help="seconds for each figure")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    capability = torch.backends.cpu.get_cpu_capability()
-    print(f"{options.threads} thread(s), {capability}, float32, torch {torch.__version__}\n\n{table(options.budget)}")
+    main()

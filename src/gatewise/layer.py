@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from gatewise import quick
 from gatewise.border import check_indices, check_input, check_lengths, check_resets, check_states, compute_dtype
 from gatewise.convert import onnx
 from gatewise.graph.graph import Graph, walk
-from gatewise.scan.autograd import scan
+from gatewise.scan import fused
 from gatewise.scan.executors import watch
 from gatewise.scan.plan import Inputs
-from gatewise.scan.stages import draw_masks, project
+from gatewise.scan.stages import draw_masks
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -118,7 +119,10 @@ class Layer(nn.Module):
         backward, so changing it in place raises there.
         """
         if not isinstance(input, PackedSequence):
-            return self._forward(input, hx, lengths, resets, "BT" if self.batch_first else "TB")
+            layout = "BT" if self.batch_first else "TB"
+            if lengths is None and resets is None and (done := quick.run(self, input, hx, layout)):
+                return done
+            return self._forward(input, hx, lengths, resets, layout)
         if lengths is not None:
             raise ValueError(f"{type(self).__name__}: lengths with a packed input, which brings its own; drop one")
         check_input(self, input.data, "N")
@@ -159,6 +163,8 @@ class Layer(nn.Module):
                 f"{name}: step() in training of {self.cell.name}, whose mask is drawn once a sequence; "
                 "call layer.eval(), or run the sequence in one call"
             )
+        if resets is None and (done := quick.run(self, x_t, state, "B")):
+            return done
         return self._forward(x_t, state, None, resets, "B")
 
     def _forward(
@@ -231,7 +237,6 @@ class Layer(nn.Module):
         dtype = states[0].dtype
         # Parameters are read by name, so that functional_call and parametrizations are seen.
         weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
-        x = project(x, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype), self.executor)
         weight_hh, bias_hh, weight_hr, vectors = (w.to(dtype) for w in self._recurrent_weights(suffix))
         initial = self._initial(suffix, resets).to(dtype)
         sizes = {"H": self.hidden_size, "P": self._output_size}
@@ -239,15 +244,15 @@ class Layer(nn.Module):
         reverse = suffix.endswith("_reverse")
         if reverse:
             # What is not active lies at the front then, where hx is held until the sequence's end.
-            x, active = x.flip(0), active.flip(0)
+            active = active.flip(0)
             if resets.shape[0]:
                 # A cut between t-1 and t comes, on the way back, before t-1: one step later. (Rolled and not sliced,
                 # since a size of T-1 would make torch.compile treat T = 2 apart.)
                 first = torch.arange(resets.shape[0], device=resets.device).unsqueeze(1) == 0
                 resets = resets.flip(0).roll(1, 0) & ~first
         inputs = Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
-        output, finals = scan(cell, inputs, self.executor)
-        return output.flip(0) if reverse else output, finals
+        bias_ih = None if bias_ih is None else bias_ih.to(dtype)
+        return fused.run(fused.Call(cell, reverse, self.executor), inputs, weight_ih.to(dtype), bias_ih)
 
     def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""

@@ -45,10 +45,12 @@ def scan(graph: Graph, inputs: Inputs, executor: str = "auto") -> tuple[Tensor, 
         made = Scan.apply(graph, executor, *tensors)
     else:
         made = run_forward(graph, "reference" if _dual(tensors) else executor, False, tensors)
-    output = made[0]
-    if inputs.active.shape[0]:
-        output = torch.where(inputs.active.unsqueeze(2), output, torch.zeros_like(output))
-    return output, tuple(made[1 : 1 + len(graph.states)])
+    return masked(made[0], inputs.active), tuple(made[1 : 1 + len(graph.states)])
+
+
+def masked(output: Tensor, active: Tensor) -> Tensor:
+    """The output, 0 where a step is not active."""
+    return torch.where(active.unsqueeze(2), output, torch.zeros_like(output)) if active.shape[0] else output
 
 
 def _dual(tensors: Sequence[Tensor]) -> bool:
@@ -105,13 +107,12 @@ def _input_gradients(
     output: Tensor,
     flat: Sequence[Tensor],
     weights: bool,
-    executor: str,
     eager: bool,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of a scan's flat tensors, from its output and what the backward scan made."""
     gradients = Gradients.of(graph, flat)
     inputs = Inputs.of(graph, tensors)
-    products = finish(graph, inputs, output, gradients, executor, eager) if weights else (None,) * WEIGHTS
+    products = finish(graph, inputs, output, gradients, eager) if weights else (None,) * WEIGHTS
     made = (gradients.columns[0], *products, *gradients.states)
     return (*made, *(None,) * (len(tensors) - len(made)))
 
@@ -168,7 +169,7 @@ class Scan(torch.autograd.Function):
         flat = ScanBackward.apply(graph, ctx.executor, ctx.count, len(given), *tensors, *kept, *given)
         # kept[0] is the output, with its own graph: finish reads it, and may be differentiated again.
         weights = any(ctx.needs_input_grad[3 : 2 + STATES])
-        return (None, None, *_input_gradients(graph, tensors, kept[0], flat, weights, ctx.executor, eager=True))
+        return (None, None, *_input_gradients(graph, tensors, kept[0], flat, weights, eager=True))
 
     @staticmethod
     def jvp(ctx: Any, _graph: None, _executor: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -346,7 +347,7 @@ def _backward(ctx: Any, g: list[Tensor | None]) -> tuple[Any, ...]:
     tensors, kept = saved[: ctx.count], saved[ctx.count :]
     given = _given(graph, tensors, kept, g)
     flat = torch.ops.gatewise.scan_backward(ctx.graph, ctx.executor, list(tensors), list(kept), given)
-    return None, None, None, list(_input_gradients(graph, tensors, kept[0], flat, True, ctx.executor, eager=False))
+    return None, None, None, list(_input_gradients(graph, tensors, kept[0], flat, True, eager=False))
 
 
 scan_op.register_autograd(_backward, setup_context=_setup)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
+
+from torch import Tensor
 
 from gatewise.graph.graph import Graph
 from gatewise.scan import cpu, reference
@@ -15,19 +17,32 @@ EXECUTORS = ("auto", "reference", "cpu")
 _watched: ContextVar[list[str] | None] = ContextVar("watched", default=None)
 
 
-def choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str]:
+def choose(
+    executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()
+) -> tuple[ModuleType, str]:
     """The executor, and why it is this one.
 
     Args:
         executor: "auto" takes the fastest that can run the graph; a name takes this one or fails.
+        others: tensors that it would read besides the inputs.
 
     Raises:
         ValueError: there is no such executor. RuntimeError: it can't run this.
     """
-    chosen, reason = _choose(executor, graph, inputs)
+    chosen, reason = pick(executor, graph, inputs, others)
+    note(graph, chosen, reason)
+    return chosen, reason
+
+
+def note(graph: Graph, chosen: ModuleType, reason: str) -> None:
+    """Tell `watch` what runs."""
     if (watched := _watched.get()) is not None:
         watched.append(f"{graph.name} runs on {chosen.__name__.rpartition('.')[2]}: {reason}")
-    return chosen, reason
+
+
+def watching() -> bool:
+    """Whether `watch` collects."""
+    return _watched.get() is not None
 
 
 @contextmanager
@@ -41,12 +56,15 @@ def watch() -> Iterator[list[str]]:
         _watched.reset(token)
 
 
-def _choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str]:
+def pick(
+    executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None]
+) -> tuple[ModuleType, str]:
+    """`choose`, unseen by `watch`."""
     if executor not in EXECUTORS:
         raise ValueError(f"executor is {executor!r}, expected one of: {' '.join(EXECUTORS)}")
     if executor == "reference":
         return reference, "it was asked for"
-    reason = cpu.why_not(graph, inputs)
+    reason = cpu.why_not(graph, inputs, others)
     if not reason:
         return cpu, f"C++ kernels, {cpu.instruction_set()}"
     if executor == "cpu":

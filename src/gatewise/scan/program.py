@@ -31,6 +31,10 @@ PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "elu": (("alpha", 1.0),),
     "leaky_relu": (("negative_slope", 0.01),),
 }
+KINDS = (
+    "scratch", "input", "state", "new", "keep", "vector", "bias", "mask", "seed", "came", "carry", "saved", "column",
+)  # fmt: skip
+# What arrays hold, in the order of csrc/program.h.
 PRODUCTS = {"project": 0, "unproject": 1, "output": 2, "unoutput": 3}  # which weights, as csrc/program.h numbers them
 Place = tuple[int, int]  # a slot; or -1 - array, and which of its blocks of units
 Key = tuple[str, str]  # what an array holds: ("state", "h"), ("column", "0"), …
@@ -62,11 +66,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program as numbers, and the arrays that a run has to provide, in order."""
+    """A program as numbers."""
 
     integers: bytes
     numbers: bytes
-    arrays: tuple[Key, ...]
 
 
 def sizes_of(cell: Graph, graph: Graph) -> list[str]:
@@ -98,8 +101,9 @@ def sizes_of(cell: Graph, graph: Graph) -> list[str]:
 class Compiler:
     """One graph on its way to a program."""
 
-    def __init__(self, cell: Graph, graph: Graph, stores: Iterable[Store]) -> None:
+    def __init__(self, cell: Graph, graph: Graph, stores: Iterable[Store], extras: Sequence[int]) -> None:
         self.cell, self.graph, self.sizes = cell, graph, sizes_of(cell, graph)
+        self.extras = extras  # the nodes whose values are kept besides the states
         self.nodes: tuple[Node, ...] = graph.nodes
         self.arrays: dict[Key, int] = {}
         self.numbers: list[float] = []
@@ -316,12 +320,12 @@ class Compiler:
 
     # --- numbers -------------------------------------------------------------------------------------
 
-    def compile(self, states: Sequence[tuple[Key, Key, str, Key | None, Key | None]], columns: int) -> Compiled:
+    def compile(self, states: Sequence[tuple[Key, Key, str, Key | None, Key | None]]) -> Compiled:
         """The program.
 
         Args:
             states: of each state the arrays before and after the step, its size and, backward, the gradients that
-                come to it. columns: how many there are (backward).
+                come to it.
         """
         self.plan()
         body: list[int] = []
@@ -340,17 +344,51 @@ class Compiler:
         for before, after, size, came, seed in states:
             tail += [self.array(before), self.array(after), _size(size)]
             tail += [-1 if key is None else self.array(key) for key in (came, seed)]
-        tail.append(len(self.scratch))
-        for key, size, parts in self.scratch:
-            tail += [self.array(key), _size(size), parts]
-        tail += [columns, *(self.array(("column", str(c))) for c in range(columns))]
-        head = [int(bool(columns)), self.count, len(self.rows), len(set(self.constants.values())), len(self.stages)]
+        plan = backward_plan(self.cell) if self.graph is not self.cell else None
+        columns = [self.array(("column", str(c))) for c in range(len(plan.columns))] if plan else []
+        tail += [len(self.arrays), *(n for key in self.arrays for n in self.holder(key)), len(columns), *columns]
+        operands = plan.operands if plan else ()
+        tail.append(len(operands))
+        for operand in operands:
+            blocks = [self.cell.hidden_gates.index(gate) for gate in operand.gates]
+            tail += [len(blocks), *blocks, operand.made, -1 if operand.read is None else operand.read]
+        vectors = plan.vectors if plan else ()
+        tail += [len(vectors), *vectors]
+        gates = len(self.cell.input_gates), len(self.cell.hidden_gates)
+        head = [int(bool(plan)), self.count, len(self.rows), *gates, len(set(self.constants.values())), len(self.stages)]
         integers = [*head, *body, *tail]
-        return Compiled(
-            struct.pack(f"{len(integers)}q", *integers),
-            struct.pack(f"{len(self.numbers)}d", *self.numbers),
-            tuple(self.arrays),
-        )
+        return Compiled(struct.pack(f"{len(integers)}q", *integers), struct.pack(f"{len(self.numbers)}d", *self.numbers))
+
+    def holder(self, key: Key) -> tuple[int, int, int, int]:
+        """What an array holds, as csrc/program.h has it: kind, index, size, parts."""
+        cell, (kind, name) = self.cell, key
+        parts, size = 1, "H"
+        if kind == "scratch":
+            index, (size, parts) = 0, next((size, parts) for k, size, parts in self.scratch if k == key)
+        elif kind == "grad" and name.startswith("%"):
+            kind, index, size = "seed", 0, cell.state_sizes[0]
+        elif kind in ("state", "new", "carry", "grad"):
+            kind, index = "came" if kind == "grad" else kind, cell.states.index(name)
+            size = cell.state_sizes[index]
+        elif kind in ("keep", "saved"):
+            node = int(name[1:])
+            size = cell.sizes[node]
+            made = [i for _, i in cell.outputs]
+            index = self.extras.index(node) if node in self.extras else -1 - made.index(node)
+        elif kind == "input":
+            index, parts = cell.input_gates.index(name), len(cell.input_gates)
+        elif kind == "vector":
+            index = cell.vectors.index(name)
+        elif kind == "bias":
+            index = cell.hidden_gates.index(name)
+        elif kind == "mask":
+            index = [cell.nodes[i].key for i in cell.masks].index(name)
+            size = cell.sizes[cell.masks[index]]
+        else:
+            index = int(name)
+            column = backward_plan(cell).columns[index]
+            size, parts = column.size, len(column.nodes)
+        return KINDS.index(kind), index, _size(size), parts
 
     def product(self, nodes: list[int], slots: dict[int, int]) -> list[int]:
         node = self.nodes[self.projection(nodes[0])]
@@ -383,7 +421,7 @@ def forward_program(cell: Graph, extras: tuple[int, ...]) -> Compiled:
     states: list[tuple[Key, Key, str, Key | None, Key | None]] = [
         (("state", s), ("new", s), size, None, None) for s, size in zip(cell.states, cell.state_sizes, strict=True)
     ]
-    return Compiler(cell, cell, stores).compile(states, 0)
+    return Compiler(cell, cell, stores, extras).compile(states)
 
 
 @lru_cache(maxsize=256)
@@ -400,4 +438,4 @@ def backward_program(cell: Graph) -> Compiled:
         stores.append(Store(i, ("carry", state), 0, size))
         seed = ("grad", f"%{cell.outputs[0][1]}") if k == 0 else None
         states.append((("state", state), ("carry", state), size, ("grad", state), seed))
-    return Compiler(cell, plan.graph, stores).compile(states, len(plan.columns))
+    return Compiler(cell, plan.graph, stores, plan.extras).compile(states)

@@ -13,57 +13,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.jit._trace import is_tracing
 
 from gatewise.graph.graph import Graph
-from gatewise.scan import cpu
 from gatewise.scan.plan import Gradients, Inputs, backward_plan
 
-ROWS_WORTH_PACKING = 32  # of x, for which the weights' columns are first laid side by side
-
-
-def project(x: Tensor, weight: Tensor, bias: Tensor | None, executor: str = "auto") -> Tensor:
+def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x + b of every step in one product; an integer x means one-hot: columns of W are gathered.
 
     Args:
         x: (T, B, I) in the weights' dtype, or integers (T, B) in [0, I).
-        weight: (G*H, I). bias: (G*H,) or None. executor: if it is not "reference", the C++ kernels may do it.
+        weight: (G*H, I). bias: (G*H,) or None.
 
     Returns: (T, B, G*H).
     """
     if x.is_floating_point() or x.is_complex():
-        many = not torch.compiler.is_compiling() and x.shape[0] * x.shape[1] >= ROWS_WORTH_PACKING and x.shape[2]
-        special = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-        if many and not special and not is_tracing() and executor != "reference":
-            flat = x.flatten(0, 1)
-            given = (flat, weight) if bias is None else (flat, weight, bias)
-            if cpu.can_multiply(given):
-                projected: Tensor = Project.apply(*given)
-                return projected.view(*x.shape[:2], -1)
         return F.linear(x, weight, bias)
     columns = F.embedding(x.long(), weight.t().contiguous())
     return columns if bias is None else columns + bias
-
-
-class Project(torch.autograd.Function):
-    """(x (N, I), weight (M, I), bias (M,) if there is one) -> x W^T + b, by the C++ kernels."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, *bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.biased = bool(bias)
-        return cpu.linear(x, weight, bias[0] if bias else None)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        fused = not torch.is_grad_enabled() and cpu.can_multiply((g, x, weight))  # else it may be differentiated again
-        g_x = g_weight = None
-        if ctx.needs_input_grad[0]:
-            g_x = cpu.linear(g, weight, backwards=True) if fused else g @ weight
-        if ctx.needs_input_grad[1]:
-            g_weight = cpu.outer([(g, x)]) if fused else g.t() @ x
-        return (g_x, g_weight, g.sum(0)) if ctx.biased else (g_x, g_weight)
 
 
 def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], like: Tensor) -> tuple[Tensor, ...]:
@@ -83,14 +49,13 @@ def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], l
 
 
 def finish(
-    graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, executor: str, eager: bool
+    graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, eager: bool
 ) -> tuple[Tensor, ...]:
     """The gradients of weight_hh, bias_hh, weight_hr, vectors and initial: one product an operand, over all steps.
 
     Args:
         graph: the cell. inputs: what the scan read. output: the first state after each step, (T, B, size).
         gradients: what the backward scan made.
-        executor: if it is not "reference", products may be run by the C++ kernels.
         eager: no copy of the output is made, by way of a size of T-1, for which torch.compile would treat T = 2 apart.
     """
     size, plan = inputs.hidden_size, backward_plan(graph)
@@ -105,7 +70,8 @@ def finish(
             read = first_before(inputs, output) if operand.read is None else gradients.columns[operand.read]
             pairs = [(made.flatten(0, 1), read.flatten(0, 1))]
         made = made.flatten(0, 1)
-        product = _outer(pairs, executor)
+        first_product, *others = (a.t() @ b for a, b in pairs)
+        product = sum(others, start=first_product)
         if not operand.gates:
             weight_hr = weight_hr + product
             continue
@@ -117,16 +83,6 @@ def finish(
     vectors = [gradients.columns[v].sum((0, 1)) for v in plan.vectors]
     stacked = torch.stack(vectors) if vectors else torch.zeros_like(inputs.vectors)
     return weight_hh, bias_hh, weight_hr, stacked, gradients.initial.sum(0)
-
-
-def _outer(pairs: Sequence[tuple[Tensor, Tensor]], executor: str) -> Tensor:
-    """The sum of a^T b over the pairs."""
-    tensors = [t for pair in pairs for t in pair]
-    watched = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if executor != "reference" and not watched and cpu.can_multiply(tensors):
-        return cpu.outer(pairs)
-    first, *others = (a.t() @ b for a, b in pairs)
-    return sum(others, start=first)
 
 
 def first_before(inputs: Inputs, output: Tensor) -> Tensor:

@@ -6,24 +6,22 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
 #include <thread>
+#include <vector>
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
 #define BYTES 64
 #define ROWS {12, 12, 8, 4}
-#define SCAN scan_avx512
-#define OUTER outer_avx512
-#define LINEAR linear_avx512
+#define RUN run_avx512
 #include "kernels.h"
 #pragma GCC pop_options
 #else
 namespace gatewise {
-void scan_avx512(const Program &, const Run &, bool) {}
-void outer_avx512(const Outer &, bool) {}
-void linear_avx512(const Linear &, bool) {}
+void run_avx512(const Program &, const Run &, bool) {}
 }  // namespace gatewise
 #endif

@@ -1,322 +1,307 @@
-// The kernels: a scan, and the products around it. Included by one file an instruction set,
-// which defines BYTES, the width of a vector, ROWS, how many rows of a product registers hold for 1 to 4 vectors of
-// columns, and SCAN, OUTER and LINEAR, the names.
+// A layer in one direction: the projection of its input, the scan, and backward the weights' gradients, some steps at a
+// time, so that what one makes is still near when the next reads it, and little of it exists at once. Included by one file
+// an instruction set, which defines BYTES, the width of a vector, ROWS, how many rows of a product registers hold for 1 to 4
+// vectors of columns, and RUN, the name.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
-#include <thread>
+#include <vector>
 
-#include "products.h"
-#include "tape.h"
+#include "scan.h"
 
 namespace gatewise {
 namespace {
 
-template <class T> struct Scan {
+template <class T> struct Layer {
     const Program &program;
     const Run &run;
-    const std::vector<std::vector<Panels<T>>> &panels;  // of each stage's products
-    int64_t begin, end;                                 // the rows of this thread
-    std::vector<T *> at;                                // where each array's step begins, at row `begin`
-    std::vector<int64_t> row;
-    std::vector<std::vector<T>> scratch, before, row_values;
-    Aligned<T> slots;
+    const int64_t width;  // of the projected input
+    int64_t threads = 1, together = 1;  // how many there are, and how many of them share the units of the same rows
+    int64_t chunk;  // steps
+    const bool packed;
+    std::vector<std::vector<Panels<T>>> panels;
+    std::vector<std::unique_ptr<Values<T>>> memory;
+    std::vector<Place<T>> places;
+    std::vector<Values<T> *> columns, turns;
+    Values<T> projected, zeros, table, g_table, x_rows, read_rows, g_x_rows;
+    std::unique_ptr<Linear<T>> forth, back;  // by weight_ih
+    bool projects = false;  // what the steps read: forward always, backward if a derivative does
 
-    Scan(const Program &p, const Run &r, const std::vector<std::vector<Panels<T>>> &w, int64_t b, int64_t e)
-        : program(p), run(r), panels(w), begin(b), end(e), at(r.arrays.size()), row(r.arrays.size()) {
-        for (const auto &s : p.scratch) scratch.emplace_back((e - b) * r.size(s.size) * s.parts);
-        for (const auto &s : p.states) before.emplace_back(r.resets ? (e - b) * r.size(s.size) : 0);
-        row_values.assign(p.rows, std::vector<T>(e - b));
+    static const T *of(const void *p) { return static_cast<const T *>(p); }
+    static T *of(void *p) { return static_cast<T *>(p); }
+    Values<T> &values(int64_t n) {
+        memory.emplace_back(new Values<T>(n));
+        return *memory.back();
     }
 
-    void find(int64_t t) {
-        for (size_t i = 0; i < at.size(); i++) {
-            const Array &a = run.arrays[i];
-            const int64_t s = t + a.shift;
-            const bool outside = s < 0 || s >= run.T;
-            T *base = reinterpret_cast<T *>(outside && a.shift ? a.first : a.base);
-            row[i] = outside && a.shift ? a.first_row : a.row;
-            if (!base) continue;  // scratch
-            if (!(outside && a.shift)) base += (a.turns ? (s & 1) : s) * a.step;
-            at[i] = base + begin * row[i];
-        }
-        for (size_t i = 0; i < program.scratch.size(); i++) {
-            const auto &s = program.scratch[i];
-            at[s.array] = scratch[i].data();
-            row[s.array] = run.size(s.size) * s.parts;
-        }
-    }
-
-    void reset(int64_t t) {
-        int64_t offset = 0;
-        for (size_t i = 0; i < program.states.size(); i++) {
-            const State &s = program.states[i];
-            const int64_t size = run.size(s.size);
-            for (int64_t b = begin; b < end; b++) {
-                const T *from = run.resets[t * run.B + b] ? static_cast<const T *>(run.initial) + offset
-                                                          : at[s.before] + (b - begin) * row[s.before];
-                std::memcpy(before[i].data() + (b - begin) * size, from, size * sizeof(T));
+    Layer(const Program &p, const Run &r) : program(p), run(r), width(p.input_gates * r.H), packed(r.T * r.B > 4) {
+        double work = double(run.I) * width;  // multiplications and additions, a row of a step
+        int64_t weights = 0;
+        for (const Stage &stage : program.stages) {
+            panels.emplace_back();
+            for (const Product &product : stage.products) {
+                panels.back().push_back(packed ? pack<T>(product, run, values(0)) : Panels<T>(1, 0, 0));
+                weights += run.size(stage.size) * product.to.size() * depth(product, run);
             }
-            at[s.before] = before[i].data();
-            row[s.before] = size;
-            offset += size;
         }
-    }
-
-    // A tile of rows x units: `rows` from row r on, and `width` units from unit j on, of which `there` are in the arrays.
-    struct Piece {
-        T *slot;
-        int64_t size, j, r, there;
-        int rows, width;
-    };
-
-    Tile<T> find(Operand o, const Piece &piece) const {
-        if (o.place >= 0) return {piece.slot + int64_t(o.place) * piece.rows * piece.width, piece.width};
-        const int k = -1 - o.place;
-        return {at[k] + piece.r * row[k] + piece.j + o.part * piece.size, row[k]};
-    }
-
-    // `there` values of each row, and then zeros, in a spare slot: where a tile ends beyond the arrays.
-    Tile<T> padded(Tile<T> from, int spare, const Piece &piece) const {
-        T *to = piece.slot + int64_t(program.slots + spare) * piece.rows * piece.width;
-        for (int m = 0; m < piece.rows; m++) {
-            std::memcpy(to + m * piece.width, from.data + m * from.row, piece.there * sizeof(T));
-            std::fill(to + m * piece.width + piece.there, to + (m + 1) * piece.width, T(0));
-        }
-        return {to, piece.width};
-    }
-
-    void tape(const Stage &stage, const Piece &piece) {
-        const int rows = piece.rows, width = piece.width;
-        const bool edge = piece.there < width;
-        for (const Instruction &k : stage.tape) {
-            Tile<T> to = find(k.to, piece);
-            if (k.op == ROW) {
-                for (int m = 0; m < rows; m++) {
-                    const T value = row_values[k.a.place][piece.r + m];
-                    std::fill(to.data + m * width, to.data + (m + 1) * width, value);
-                }
-                continue;
-            }
-            Tile<T> given[3] = {find(k.a, piece), find(k.b, piece), find(k.c, piece)};
-            const Operand operands[3] = {k.a, k.b, k.c};
-            if (edge)
-                for (int i = 0; i < 3; i++)
-                    if (operands[i].place < 0) given[i] = padded(given[i], i, piece);
-            if (edge && k.to.place < 0) {
-                Tile<T> made = {piece.slot + int64_t(program.slots + 3) * rows * width, width};
-                compute<T>(k, made, given[0], given[1], given[2], rows, width);
-                for (int m = 0; m < rows; m++)
-                    std::memcpy(to.data + m * to.row, made.data + m * width, piece.there * sizeof(T));
+        work += double(weights) * (program.reverse ? 2 : 1);
+        zeros.take(std::max(run.H, run.P));
+        std::fill(zeros.data, zeros.data + zeros.length, T(0));
+        // Threads have rows of their own, or units, whose weights are then near: where there are many weights or few rows.
+        if (work * run.T * run.B > 4e6) threads = run.threads;
+        const bool units = threads > 1 && weights * run.B > 5e5 && (weights * sizeof(T) > 600000 || run.B < 8 * threads);
+        if (units)
+            together = threads;
+        else
+            threads = std::min(threads, run.B);
+        // The gradients of the weights are read and written once a chunk, so backward it is large.
+        chunk = run.T;
+        if (run.weight_ih) chunk = std::max<int64_t>(1, std::min(run.T, (program.reverse ? 1024 : 128) / run.B));
+        for (const Holder &h : program.arrays) projects |= run.weight_ih && h.kind == INPUT;
+        if (projects) {
+            projected.take(chunk * run.B * width);
+            if (run.indices) {
+                table.take(run.I * width);
+                for (int64_t m = 0; m < width; m++)
+                    for (int64_t i = 0; i < run.I; i++)
+                        table.data[i * width + m] = of(run.weight_ih)[m * run.I + i] + (run.bias_ih ? of(run.bias_ih)[m] : T(0));
             } else {
-                compute<T>(k, to, given[0], given[1], given[2], rows, width);
+                forth.reset(new Linear<T>(run.weight_ih, run.I, width, false, packed));
             }
         }
+        if (program.reverse && run.weight_ih) {
+            if (run.g_x) back.reset(new Linear<T>(run.weight_ih, width, run.I, true, packed));
+            if (run.indices && run.g_weight_ih) {
+                g_table.take(run.I * width);
+                std::fill(g_table.data, g_table.data + run.I * width, T(0));
+            }
+        }
+        if (run.weight_ih && !run.indices && !x_lies_densely()) x_rows.take(chunk * run.B * run.I);
+        if (program.reverse && run.weight_ih) {
+            read_rows.take(chunk * run.B * run.P);
+            // Products are put where they go, then added; what none goes to is zero.
+            std::vector<char> reached(program.hidden_gates + 1, 0);
+            for (const Projected &p : program.projected) {
+                for (int32_t block : p.blocks) reached[block] = 1;
+                if (p.blocks.empty()) reached[program.hidden_gates] = 1;
+            }
+            for (int32_t g = 0; g < program.hidden_gates && run.g_weight_hh; g++)
+                if (!reached[g]) zero(of(run.g_weight_hh) + g * run.H * run.P, run.H * run.P);
+            if (!reached[program.hidden_gates]) zero(run.g_weight_hr, run.P * run.H);
+            zero(run.g_bias_ih, width), zero(run.g_bias_hh, program.hidden_gates * run.H);
+            zero(run.g_vectors, int64_t(program.vectors.size()) * run.H);
+        }
+        for (size_t c = 0; c < program.columns.size(); c++) {
+            const Holder &h = program.arrays[program.columns[c]];
+            columns.push_back(run.columns.empty() ? &values(chunk * run.B * run.size(h.size) * h.parts) : nullptr);
+        }
+        for (const State &s : program.states) turns.push_back(&values(2 * run.B * run.size(s.size)));
+        for (size_t i = 0; i < program.arrays.size(); i++) places.push_back(place(program.arrays[i]));
     }
 
-    void products(const Stage &stage, const std::vector<Panels<T>> &weights, const Piece &piece) {
-        constexpr int L = LANES<T>;
-        const int rows = piece.rows, width = piece.width;
-        T rest[WIDE][L], spare[WIDE][32 * L];
-        for (size_t i = 0; i < stage.products.size(); i++) {
-            const Product &product = stage.products[i];
-            const Panels<T> &w = weights[i];
-            const T *a = at[product.operand] + piece.r * row[product.operand];
-            const int64_t first = piece.j / L / w.units;
-            for (int64_t block = first; block < std::min<int64_t>(w.blocks, first + width / L / w.units); block++)
-                for (int part = 0; part < w.parts(); part++) {
-                    const int gates = w.first(part + 1) - w.first(part), vectors = gates * w.units;
-                    Column<T> column[WIDE];
-                    for (int v = 0; v < vectors; v++) {
-                        const int64_t unit = (block * w.units + v / gates) * L - piece.j;
-                        const int g = w.first(part) + v % gates;
-                        const int64_t there = std::min<int64_t>(L, piece.there - unit);
-                        column[v] = {find({product.to[g], 0}, piece).data + unit, nullptr, nullptr, 0, 0};
-                        if (there > 0 && product.bias[g] >= 0) {
-                            column[v].bias = at[product.bias[g]] + piece.j + unit;
-                            if (there < L) column[v].bias = rest_of(column[v].bias, 1, 0, there, rest[v]);
-                        }
-                        if (there > 0 && product.plus[g].place < 0) {
-                            const Tile<T> plus = find(product.plus[g], piece);
-                            column[v].plus = plus.data + unit, column[v].plus_row = plus.row, column[v].ahead = width;
-                            if (there < L) {
-                                column[v].plus = rest_of(column[v].plus, rows, plus.row, there, spare[v]);
-                                column[v].plus_row = L, column[v].ahead = 0;
-                            }
-                        }
-                    }
-                    multiply<T>(vectors, rows, a, row[product.operand], w.panel(block, part), w.K, column, width);
+    static void zero(void *p, int64_t n) {
+        if (p) std::memset(p, 0, n * sizeof(T));
+    }
+
+    // Where an array lies, if all steps are there; `begin_chunk` moves what holds some steps alone.
+    Place<T> place(const Holder &h) {
+        const int64_t one = run.size(h.size), row = one * h.parts, step = run.B * row, size_of = row;
+        auto steps = [&](const void *p, bool flip = false) {
+            T *base = const_cast<T *>(of(p));
+            return Place<T>{flip ? base + (run.T - 1) * step : base, nullptr, flip ? -step : step, row, 0, 0, false};
+        };
+        auto fixed = [&](const void *p, int64_t row) { return Place<T>{const_cast<T *>(of(p)), nullptr, 0, row, 0, 0, false}; };
+        auto two = [&](const Values<T> *v, const void *first, int64_t shift) {
+            return Place<T>{v->data, first ? of(first) : zeros.data, step, row, first ? row : 0, shift, true};
+        };
+        switch (h.kind) {
+            case INPUT: {
+                Place<T> p = fixed(run.weight_ih ? projected.data : run.x, width);
+                p.base += h.index * run.H, p.step = run.B * width;
+                return p;
+            }
+            case STATE: case NEW: {
+                const bool before = h.kind == STATE;
+                Place<T> p = run.news[h.index] ? steps(run.news[h.index], run.flip && h.index == 0) : two(turns[h.index], nullptr, 0);
+                if (before) {
+                    const void *first = run.states[h.index];
+                    p.shift = -1, p.first = first ? of(first) : zeros.data, p.first_row = first ? size_of : 0;
                 }
+                return p;
+            }
+            case KEEP: return steps(run.keeps[h.index]);
+            case SAVED: return h.index >= 0 ? steps(run.keeps[h.index]) : steps(run.news[-1 - h.index], run.flip && h.index == -1);
+            case VECTOR: return fixed(of(run.vectors) + h.index * run.H, 0);
+            case BIAS: return fixed(run.bias_hh ? of(run.bias_hh) + h.index * run.H : zeros.data, 0);
+            case MASK: return run.mask_turns[h.index] ? steps(run.masks[h.index]) : fixed(run.masks[h.index], row);
+            case SEED: return run.g_output ? steps(run.g_output, run.flip) : fixed(zeros.data, 0);
+            case CARRY: return two(turns[h.index], nullptr, 0);
+            case CAME: return two(turns[h.index], run.g_finals[h.index], 1);
+            case COLUMN: return steps(run.columns.empty() ? columns[h.index]->data : run.columns[h.index]);
+            default: return fixed(nullptr, row);
         }
     }
 
-    static const T *rest_of(const T *from, int rows, int64_t row, int64_t there, T *to) {
-        for (int m = 0; m < rows; m++) {
-            std::memcpy(to + m * LANES<T>, from + m * row, there * sizeof(T));
-            std::fill(to + m * LANES<T> + there, to + (m + 1) * LANES<T>, T(0));
+    // What holds the steps of a chunk alone is found as if it held all.
+    void begin_chunk(int64_t t0) {
+        if (!run.weight_ih) return;
+        for (size_t i = 0; i < places.size(); i++) {
+            const Holder &h = program.arrays[i];
+            if (h.kind == INPUT) places[i].base = projected.data + h.index * run.H - t0 * places[i].step;
+            if (h.kind == COLUMN) places[i].base = columns[h.index]->data - t0 * places[i].step;
         }
-        return to;
     }
 
-    void constants(T *slot, int n) {
-        for (size_t c = 0; c < program.constants.size(); c++) std::fill(slot + c * n, slot + (c + 1) * n, T(program.constants[c]));
-    }
-
-    void step(int64_t t) {
-        constexpr int L = LANES<T>;
-        find(t);
-        if (run.resets) reset(t);
-        const int64_t B = end - begin;
-        for (size_t i = 0; i < program.stages.size(); i++) {
-            const Stage &stage = program.stages[i];
-            const int64_t size = run.size(stage.size), units = (size + L - 1) / L;
-            for (const Mean &mean : stage.means) {
-                const int64_t width = run.size(mean.size);
-                for (int64_t b = 0; b < B; b++) {
-                    const T *a = at[mean.operand] + b * row[mean.operand];
-                    double sum = 0;
-                    for (int64_t u = 0; u < width; u++) sum += a[u];
-                    row_values[mean.to][b] = T(sum / width);
+    void all() {
+        Team team(threads);
+        std::vector<std::unique_ptr<Between<T>>> between(threads);
+        const int64_t groups = threads / together;
+        for (int64_t k = 0; k < groups; k++)
+            between[k].reset(new Between<T>(program, run, run.B * (k + 1) / groups - run.B * k / groups));
+        team.run([&](int64_t k) {
+            const int64_t group = together > 1 ? 0 : k;
+            Scan<T> scan(program, run, panels, places, *between[group], team, run.B * group / groups, run.B * (group + 1) / groups,
+                         together > 1 ? k : 0, together);
+            for (int64_t done = 0; done < run.T; done += chunk) {
+                const int64_t n = std::min(chunk, run.T - done), t0 = program.reverse ? run.T - done - n : done;
+                if (k == 0) begin_chunk(t0);
+                if (projects) project(t0, n, k);
+                team.wait();
+                for (int64_t i = 0; i < n; i++) scan.step(program.reverse ? t0 + n - 1 - i : t0 + i);
+                team.wait();
+                if (program.reverse && run.weight_ih) {
+                    gather(t0, n, k);
+                    team.wait();
+                    finish(t0, n, k);
+                    team.wait();
                 }
             }
-            // A tile of products has up to 32 rows, so that a panel is used often while it is near, and as many units
-            // as a panel. A tile without takes whole rows, as they lie in memory.
-            int rows = int(std::min<int64_t>(B, 32));
-            int wide = 1;  // vectors of units
-            if (stage.products.empty()) {
-                wide = int(std::min<int64_t>(units, 512 / L));
-                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, 512 / (wide * L))));
-            }
-            for (const auto &w : panels[i]) wide = std::max(wide, w.units);
-            while (rows * wide * L < 256 && wide < units) wide *= 2;  // an instruction is to have some work
-            const int width = wide * L;
-            T *slot = slots.take(int64_t(program.slots + 4) * rows * width);
-            int filled = 0;
-            for (int64_t j = 0; j < size; j += width) {
-                for (int64_t r = 0; r < B; r += rows) {
-                    const int here = int(std::min<int64_t>(rows, B - r));
-                    if (filled != here) constants(slot, here * width), filled = here;
-                    const Piece piece{slot, size, j, r, std::min<int64_t>(width, size - j), here, width};
-                    products(stage, panels[i], piece);
-                    tape(stage, piece);
-                }
-            }
-        }
-        if (run.active) hold(t);
-        if (program.reverse && run.resets) cut(t);
+        });
+        end();
     }
 
-    // Where a step is not taken, states (backward: their gradients) stay as they were.
-    void hold(int64_t t) {
-        for (int64_t b = begin; b < end; b++) {
-            if (run.active[t * run.B + b]) continue;
-            for (const State &s : program.states) {
-                T *to = at[s.after] + (b - begin) * row[s.after];
-                const int32_t from = program.reverse ? s.came : s.before;
-                std::memcpy(to, at[from] + (b - begin) * row[from], run.size(s.size) * sizeof(T));
-                if (program.reverse && s.seed >= 0) {
-                    const T *g = at[s.seed] + (b - begin) * row[s.seed];
-                    for (int64_t u = 0; u < run.size(s.size); u++) to[u] += g[u];
-                }
-            }
-            for (int32_t column : program.columns)
-                std::memset(at[column] + (b - begin) * row[column], 0, row[column] * sizeof(T));
+    // --- the input ------------------------------------------------------------------------------------
+
+    const T *x_at(int64_t t, int64_t b) const { return of(run.x) + (run.flip ? run.T - 1 - t : t) * run.x_step + b * run.x_row; }
+    bool x_lies_densely() const { return !run.flip && run.x_row == run.I && run.x_step == run.B * run.I; }
+
+    // A thread's part of projecting the steps of a chunk.
+    void project(int64_t t0, int64_t n, int64_t k) {
+        const int64_t first = n * run.B * k / threads, last = n * run.B * (k + 1) / threads;
+        if (run.indices) {
+            for (int64_t i = first; i < last; i++)
+                std::memcpy(projected.data + i * width, table.data + index_at(t0 + i / run.B, i % run.B) * width, width * sizeof(T));
+        } else {
+            if (x_rows.data) gather_x(t0, first, last);
+            const T *x = x_rows.data ? x_rows.data : x_at(t0, 0);
+            forth->run(x + first * run.I, run.I, of(run.bias_ih), projected.data + first * width, last - first);
         }
     }
+    void gather_x(int64_t t0, int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; i++)
+            std::memcpy(x_rows.data + i * run.I, x_at(t0 + i / run.B, i % run.B), run.I * sizeof(T));
+    }
+    int64_t index_at(int64_t t, int64_t b) const { return run.indices[(run.flip ? run.T - 1 - t : t) * run.x_step + b * run.x_row]; }
 
-    // Backward: where a sequence begins, the gradient goes to the initial state, and no further.
-    void cut(int64_t t) {
-        int64_t offset = 0, all = 0;
-        for (const State &s : program.states) all += run.size(s.size);
-        for (const State &s : program.states) {
-            for (int64_t b = begin; b < end; b++) {
-                if (!run.resets[t * run.B + b]) continue;
-                T *g = at[s.after] + (b - begin) * row[s.after], *to = static_cast<T *>(run.g_initial) + b * all + offset;
-                for (int64_t u = 0; u < run.size(s.size); u++) to[u] += g[u], g[u] = 0;
-            }
-            offset += run.size(s.size);
+    // --- the gradients --------------------------------------------------------------------------------
+
+    // Rows that do not lie as the columns do: the first state before each step, and x.
+    void gather(int64_t t0, int64_t n, int64_t k) {
+        const int64_t first = n * run.B * k / threads, last = n * run.B * (k + 1) / threads;
+        if (x_rows.data && !projects) gather_x(t0, first, last);
+        const Place<T> before = place(Holder{STATE, 0, program.states[0].size, 1});
+        for (int64_t i = first; i < last; i++) {
+            const int64_t t = t0 + i / run.B, b = i % run.B;
+            const T *from = run.resets && run.resets[t * run.B + b] ? of(run.initial)
+                            : t == 0 ? before.first + b * before.first_row : before.base + (t - 1) * before.step + b * before.row;
+            std::memcpy(read_rows.data + i * run.P, from, run.P * sizeof(T));
         }
     }
+    const T *column(int32_t c) const { return columns[c]->data; }
+    int64_t column_width(int32_t c) const {
+        const Holder &h = program.arrays[program.columns[c]];
+        return run.size(h.size) * h.parts;
+    }
 
-    void all_steps() {
-        for (int64_t s = 0; s < run.T; s++) step(program.reverse ? run.T - 1 - s : s);
+    // A thread's part of what the steps of a chunk give to the gradients of the weights and of x.
+    void finish(int64_t t0, int64_t n, int64_t k) {
+        const int64_t N = n * run.B;
+        std::vector<char> there(program.hidden_gates + 1, t0 + n < run.T);  // of each gate: whether an earlier product is
+        for (const Projected &p : program.projected) {
+            const T *made = column(p.made), *read = p.read < 0 ? read_rows.data : column(p.read);
+            const int64_t a_row = column_width(p.made), K = p.blocks.empty() ? run.H : run.P;
+            if (p.blocks.empty() && run.g_weight_hr) {
+                products(made, a_row, read, K, N, run.P, of(run.g_weight_hr), k, there[program.hidden_gates]);
+                there[program.hidden_gates] = 1;
+            }
+            for (size_t g = 0, end; g < p.blocks.size(); g = end) {  // gates that lie together are one product
+                for (end = g + 1; end < p.blocks.size() && p.blocks[end] == p.blocks[end - 1] + 1; end++)
+                    if (there[p.blocks[end]] != there[p.blocks[g]]) break;
+                const int64_t M = int64_t(end - g) * run.H, first = p.blocks[g];
+                const T *part = made + g * run.H;
+                if (run.g_weight_hh) products(part, a_row, read, K, N, M, of(run.g_weight_hh) + first * run.H * K, k, there[first]);
+                if (run.g_bias_hh) sums(part, a_row, N, M, of(run.g_bias_hh) + first * run.H, k);
+                std::fill(there.begin() + first, there.begin() + first + (end - g), 1);
+            }
+        }
+        for (size_t v = 0; v < program.vectors.size() && run.g_vectors; v++)
+            sums(column(program.vectors[v]), run.H, N, run.H, of(run.g_vectors) + v * run.H, k);
+        if (run.g_bias_ih) sums(column(0), width, N, width, of(run.g_bias_ih), k);
+        if (run.indices && run.g_weight_ih) {
+            const int64_t first = width * k / threads, last = width * (k + 1) / threads;
+            for (int64_t i = 0; i < N; i++) {
+                const T *from = column(0) + i * width;
+                T *to = g_table.data + index_at(t0 + i / run.B, i % run.B) * width;
+                for (int64_t m = first; m < last; m++) to[m] += from[m];
+            }
+        } else if (run.g_weight_ih) {
+            const T *x = x_lies_densely() ? x_at(t0, 0) : x_rows.data;
+            products(column(0), width, x, run.I, N, width, of(run.g_weight_ih), k, t0 + n < run.T);
+        }
+        if (!run.g_x) return;
+        const int64_t first = N * k / threads, last = N * (k + 1) / threads;
+        for (int64_t i = first; i < last;) {
+            const int64_t t = i / run.B, end = run.flip ? std::min(last, (t + 1) * run.B) : last;
+            T *to = of(run.g_x) + ((run.flip ? run.T - 1 - t0 - t : t0 + t) * run.B + i % run.B) * run.I;
+            back->run(column(0) + i * width, width, nullptr, to, end - i);
+            i = end;
+        }
+    }
+    void products(const T *a, int64_t a_row, const T *b, int64_t K, int64_t N, int64_t M, T *to, int64_t k, bool add) {
+        const int64_t rows = ((M + threads - 1) / threads + 7) / 8 * 8;
+        outer_products<T>(a, a_row, b, K, N, K, to, std::min(M, rows * k), std::min(M, rows * (k + 1)), add);
+    }
+    void sums(const T *a, int64_t a_row, int64_t N, int64_t M, T *to, int64_t k) {
+        const int64_t first = M * k / threads, last = M * (k + 1) / threads;
+        for (int64_t i = 0; i < N; i++)
+            for (int64_t m = first; m < last; m++) to[m] += a[i * a_row + m];
+    }
+
+    // --- after the last step --------------------------------------------------------------------------
+
+    void end() {
+        for (size_t k = 0; k < program.states.size(); k++) {
+            void *to = program.reverse ? run.g_states[k] : run.finals[k];
+            const int64_t size = run.size(program.states[k].size), t = program.reverse ? 0 : run.T - 1;
+            if (!to) continue;
+            const Place<T> p = place(Holder{program.reverse ? CARRY : NEW, int32_t(k), program.states[k].size, 1});
+            std::memcpy(to, p.base + (p.turns ? (t & 1) : t) * p.step, run.B * size * sizeof(T));
+        }
+        if (g_table.data)
+            for (int64_t m = 0; m < width; m++)
+                for (int64_t i = 0; i < run.I; i++) of(run.g_weight_ih)[m * run.I + i] = g_table.data[i * width + m];
     }
 };
 
-// part(0), part(1) … each in a thread of its own, the first in this one. Starting one costs some 20 us.
-template <class F> void in_threads(int64_t threads, const F &part) {
-    std::vector<std::thread> others;
-    for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
-    part(0);
-    for (auto &thread : others) thread.join();
-}
-
-template <class T> void run_as(const Program &program, const Run &run) {
-    std::vector<std::vector<Panels<T>>> panels;
-    std::vector<std::unique_ptr<Aligned<T>>> memory;
-    double work = 0;
-    for (const Stage &stage : program.stages) {
-        panels.emplace_back();
-        for (const Product &product : stage.products) {
-            memory.emplace_back(new Aligned<T>);
-            panels.back().push_back(pack<T>(product, run, *memory.back()));
-            work += double(run.size(stage.size)) * product.to.size() * panels.back().back().K;
-        }
-    }
-    // A thread has rows of its own for all steps, so threads wait for each other once.
-    int64_t threads = std::min<int64_t>(run.threads, run.B);
-    if (work * run.T * run.B < 4e6) threads = 1;
-    in_threads(threads, [&](int64_t k) {
-        Scan<T> scan(program, run, panels, run.B * k / threads, run.B * (k + 1) / threads);
-        scan.all_steps();
-    });
-}
-
-template <class T> void outer_as(const Outer &o) {
-    const T *a = static_cast<const T *>(o.a), *b = static_cast<const T *>(o.b);
-    T *to = static_cast<T *>(o.to);
-    const int64_t threads = double(o.N) * o.M * o.K < 4e6 ? 1 : std::min<int64_t>(o.threads, (o.M + 7) / 8);
-    in_threads(threads, [&](int64_t k) {
-        const int64_t rows = ((o.M + threads - 1) / threads + 7) / 8 * 8;
-        outer_products<T>(a, o.a_row, b, o.b_row, o.N, o.K, to, std::min(o.M, rows * k), std::min(o.M, rows * (k + 1)));
-    });
-}
-
-template <class T> void linear_as(const Linear &l) {
-    Run run;  // as a product with weight_hr is: (P, H) transposed, or as it lies
-    run.H = l.backwards ? l.M : l.K;
-    run.P = l.backwards ? l.K : l.M;
-    run.weight_hr = l.w;
-    Product product{l.backwards ? 3 : 2, 0, {}, {0}, {-1}, {}};
-    Aligned<T> memory;
-    const Panels<T> panels = pack<T>(product, run, memory);
-    const int64_t threads = double(l.N) * l.M * l.K < 4e6 ? 1 : std::min<int64_t>(l.threads, (l.N + 63) / 64);
-    in_threads(threads, [&](int64_t k) { linear_rows<T>(l, panels, l.N * k / threads, l.N * (k + 1) / threads); });
-}
-
 }  // namespace
 
-void SCAN(const Program &program, const Run &run, bool is_double) {
+void RUN(const Program &program, const Run &run, bool is_double) {
     if (is_double)
-        run_as<double>(program, run);
+        Layer<double>(program, run).all();
     else
-        run_as<float>(program, run);
-}
-
-void OUTER(const Outer &outer, bool is_double) {
-    if (is_double)
-        outer_as<double>(outer);
-    else
-        outer_as<float>(outer);
-}
-
-void LINEAR(const Linear &linear, bool is_double) {
-    if (is_double)
-        linear_as<double>(linear);
-    else
-        linear_as<float>(linear);
+        Layer<float>(program, run).all();
 }
 
 }  // namespace gatewise

@@ -8,16 +8,62 @@
 #include <cstring>
 #include <iterator>
 #include <map>
+#include <mutex>
+#include <new>
 
 #include "program.h"
 
 using namespace gatewise;
 
+namespace gatewise {
+
+// Pieces that wait to be used again, KEPT bytes at most. Of two threads that come at once one goes to the system, so a
+// process forked meanwhile does not wait for ever.
+namespace {
+constexpr int64_t KEPT = int64_t(256) << 20, SMALL = 1 << 17;  // small pieces the system's allocator keeps itself
+std::mutex guard;
+std::multimap<int64_t, void *> waiting;
+int64_t waiting_bytes = 0;
+}  // namespace
+
+void *take_memory(int64_t bytes) {
+    if (bytes <= 0) return nullptr;
+    bytes = (bytes + 63) / 64 * 64;
+    if (bytes >= SMALL && guard.try_lock()) {
+        std::lock_guard<std::mutex> lock(guard, std::adopt_lock);
+        auto found = waiting.find(bytes);
+        if (found != waiting.end()) {
+            void *data = found->second;
+            waiting_bytes -= bytes;
+            waiting.erase(found);
+            return data;
+        }
+    }
+    void *data = std::aligned_alloc(64, bytes);
+    if (!data) throw std::bad_alloc();
+    return data;
+}
+
+void give_memory(void *data, int64_t bytes) {
+    if (!data) return;
+    bytes = (bytes + 63) / 64 * 64;
+    if (bytes < SMALL || !guard.try_lock()) return std::free(data);
+    std::lock_guard<std::mutex> lock(guard, std::adopt_lock);
+    waiting.emplace(bytes, data);
+    waiting_bytes += bytes;
+    while (waiting_bytes > KEPT) {
+        auto largest = std::prev(waiting.end());
+        std::free(largest->second);
+        waiting_bytes -= largest->first;
+        waiting.erase(largest);
+    }
+}
+
+}  // namespace gatewise
+
 namespace {
 
-const Kernels PORTABLE = {"portable", scan_portable, outer_portable, linear_portable},
-              AVX2 = {"avx2", scan_avx2, outer_avx2, linear_avx2},
-              AVX512 = {"avx512", scan_avx512, outer_avx512, linear_avx512};
+const Kernels PORTABLE = {"portable", run_portable}, AVX2 = {"avx2", run_avx2}, AVX512 = {"avx512", run_avx512};
 
 const Kernels &choose() {
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -57,6 +103,7 @@ bool read(Program &program, Reader &in, const double *numbers, int64_t count) {
     program.reverse = in.next();
     program.slots = int32_t(in.next());
     program.rows = int32_t(in.next());
+    program.input_gates = int32_t(in.next()), program.hidden_gates = int32_t(in.next());
     for (int64_t i = 0, n = in.next(); i < n && in.good; i++) program.constants.push_back(number(i));
     for (int64_t n = in.next(); n > 0 && in.good; n--) {
         Stage stage;
@@ -90,11 +137,17 @@ bool read(Program &program, Reader &in, const double *numbers, int64_t count) {
         program.states.push_back(s);
     }
     for (int64_t n = in.next(); n > 0 && in.good; n--) {
-        Scratch s;
-        s.array = int32_t(in.next()), s.size = int32_t(in.next()), s.parts = int32_t(in.next());
-        program.scratch.push_back(s);
+        Holder h;
+        h.kind = int32_t(in.next()), h.index = int32_t(in.next()), h.size = int32_t(in.next()), h.parts = int32_t(in.next());
+        program.arrays.push_back(h);
     }
     program.columns = in.list();
+    for (int64_t n = in.next(); n > 0 && in.good; n--) {
+        Projected p;
+        p.blocks = in.list(), p.made = int32_t(in.next()), p.read = int32_t(in.next());
+        program.projected.push_back(p);
+    }
+    program.vectors = in.list();
     return in.good;
 }
 
@@ -121,82 +174,66 @@ PyObject *make_program(PyObject *, PyObject *args) {
     return PyCapsule_New(program, "gatewise.Program", forget);
 }
 
-// run(program, isa, integers: bytes of int64): see the fields below, in their order
-PyObject *run_program(PyObject *, PyObject *args) {
-    PyObject *capsule;
-    int isa;
-    const char *bytes;
-    Py_ssize_t length;
-    if (!PyArg_ParseTuple(args, "Oiy#", &capsule, &isa, &bytes, &length)) return nullptr;
-    const Program *program = static_cast<const Program *>(PyCapsule_GetPointer(capsule, "gatewise.Program"));
-    if (!program) return nullptr;
-    std::vector<int64_t> aligned(length / 8);
-    std::memcpy(aligned.data(), bytes, aligned.size() * 8);
-    Reader in{aligned.data(), aligned.data() + aligned.size()};
-    Run run;
-    const bool is_double = in.next();
-    run.T = in.next(), run.B = in.next(), run.H = in.next(), run.P = in.next(), run.threads = in.next();
-    run.resets = reinterpret_cast<const uint8_t *>(in.next());
-    run.active = reinterpret_cast<const uint8_t *>(in.next());
-    run.initial = reinterpret_cast<const void *>(in.next());
-    run.g_initial = reinterpret_cast<void *>(in.next());
-    run.weight_hh = reinterpret_cast<const void *>(in.next());
-    run.weight_hr = reinterpret_cast<const void *>(in.next());
-    for (int64_t n = in.next(); n > 0 && in.good; n--) {
-        Array a;
-        a.base = in.next(), a.first = in.next(), a.step = in.next(), a.row = in.next();
-        a.first_row = in.next(), a.shift = in.next(), a.turns = in.next();
-        run.arrays.push_back(a);
+// Reads Python's integers in a row; a list of them begins with its length.
+struct Arguments {
+    PyObject *const *p, *const *end;
+    bool good = true;
+    int64_t next() { return p < end ? PyLong_AsLongLong(*p++) : (good = false, 0); }
+    void *pointer() { return reinterpret_cast<void *>(next()); }
+    template <class P> std::vector<P> pointers() {
+        std::vector<P> made;
+        for (int64_t n = next(); n > 0 && good; n--) made.push_back(pointer());
+        return made;
     }
-    if (!in.good) {
-        PyErr_SetString(PyExc_ValueError, "not the numbers of a run");
-        return nullptr;
-    }
-    Py_BEGIN_ALLOW_THREADS;
-    kernels(isa).scan(*program, run, is_double);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
+};
 
-// outer(isa, double?, a, a_row, b, b_row, to, N, M, K, threads): to += a^T b
-PyObject *run_outer(PyObject *, PyObject *args) {
-    int isa, is_double;
-    long long a, b, to;
-    Outer o;
-    long long a_row, b_row, N, M, K, threads;
-    if (!PyArg_ParseTuple(args, "iiLLLLLLLLL", &isa, &is_double, &a, &a_row, &b, &b_row, &to, &N, &M, &K, &threads))
-        return nullptr;
-    o.a = reinterpret_cast<const void *>(a), o.b = reinterpret_cast<const void *>(b), o.to = reinterpret_cast<void *>(to);
-    o.a_row = a_row, o.b_row = b_row, o.N = N, o.M = M, o.K = K, o.threads = threads;
+// run(program, …): the fields of a Run, in the order below
+PyObject *run_program(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    if (count < 1) return PyErr_Format(PyExc_TypeError, "run() without a program");
+    const Program *program = static_cast<const Program *>(PyCapsule_GetPointer(args[0], "gatewise.Program"));
+    if (!program) return nullptr;
+    Arguments in{args + 1, args + count};
+    Run run;
+    const int isa = int(in.next());
+    const bool is_double = in.next();
+    run.threads = in.next(), run.flip = in.next();
+    run.T = in.next(), run.B = in.next(), run.I = in.next(), run.H = in.next(), run.P = in.next();
+    run.x_step = in.next(), run.x_row = in.next(), run.x = in.pointer();
+    run.indices = static_cast<const int64_t *>(in.pointer());
+    run.weight_ih = in.pointer(), run.bias_ih = in.pointer(), run.weight_hh = in.pointer(), run.bias_hh = in.pointer();
+    run.weight_hr = in.pointer(), run.vectors = in.pointer(), run.initial = in.pointer();
+    run.resets = static_cast<const uint8_t *>(in.pointer()), run.active = static_cast<const uint8_t *>(in.pointer());
+    run.states = in.pointers<const void *>(), run.news = in.pointers<void *>(), run.keeps = in.pointers<void *>();
+    run.masks = in.pointers<const void *>();
+    for (size_t i = 0; i < run.masks.size(); i++) run.mask_turns.push_back(in.next());
+    run.g_output = nullptr;
+    if (program->reverse) {
+        run.g_output = in.pointer(), run.g_finals = in.pointers<const void *>();
+        run.g_states = in.pointers<void *>(), run.columns = in.pointers<void *>();
+        run.g_x = in.pointer(), run.g_weight_ih = in.pointer(), run.g_bias_ih = in.pointer();
+        run.g_weight_hh = in.pointer(), run.g_bias_hh = in.pointer(), run.g_weight_hr = in.pointer();
+        run.g_vectors = in.pointer(), run.g_initial = in.pointer();
+    } else {
+        run.finals = in.pointers<void *>();
+    }
+    if (PyErr_Occurred()) return nullptr;
+    const size_t states = program->states.size();
+    const bool fits = run.states.size() == states && run.news.size() == states &&
+                      (program->reverse ? run.g_finals.size() == states && run.g_states.size() == states : run.finals.size() == states);
+    if (!in.good || in.p != in.end || !fits) return PyErr_Format(PyExc_ValueError, "not the arguments of this program's run");
+    bool room = true;
     Py_BEGIN_ALLOW_THREADS;
-    kernels(isa).outer(o, is_double);
+    try {
+        kernels(isa).run(*program, run, is_double);
+    } catch (const std::bad_alloc &) {
+        room = false;
+    }
     Py_END_ALLOW_THREADS;
+    if (!room) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 
 PyObject *instruction_set(PyObject *, PyObject *) { return PyUnicode_FromString(kernels(0).name); }
-
-// linear(isa, double?, x, row, w, bias or 0, to, N, K, M, backwards?, threads): to = x w^T + bias, or x w
-PyObject *run_linear(PyObject *, PyObject *args) {
-    int isa, is_double;
-    long long x, row, w, bias, to, N, K, M, backwards, threads;
-    if (!PyArg_ParseTuple(args, "iiLLLLLLLLLL", &isa, &is_double, &x, &row, &w, &bias, &to, &N, &K, &M, &backwards, &threads))
-        return nullptr;
-    Linear l;
-    l.x = reinterpret_cast<const void *>(x), l.w = reinterpret_cast<const void *>(w);
-    l.bias = reinterpret_cast<const void *>(bias), l.to = reinterpret_cast<void *>(to);
-    l.row = row, l.N = N, l.K = K, l.M = M, l.backwards = backwards, l.threads = threads;
-    Py_BEGIN_ALLOW_THREADS;
-    kernels(isa).linear(l, is_double);
-    Py_END_ALLOW_THREADS;
-    Py_RETURN_NONE;
-}
-
-// Memory that is kept when a tensor dies, for the next of its size: the first touch of a fresh page costs as much as the
-// arithmetic on it. At most KEPT bytes wait. Python's lock guards all of it, since tensors hold Python's objects.
-constexpr int64_t KEPT = int64_t(256) << 20;
-std::multimap<int64_t, void *> waiting;
-int64_t waiting_bytes = 0;
 
 struct Buffer {
     PyObject_HEAD void *data;
@@ -210,16 +247,7 @@ int view_buffer(PyObject *self, Py_buffer *view, int flags) {
 
 void free_buffer(PyObject *self) {
     Buffer *buffer = reinterpret_cast<Buffer *>(self);
-    if (buffer->data) {
-        waiting.emplace(buffer->size, buffer->data);
-        waiting_bytes += buffer->size;
-        while (waiting_bytes > KEPT) {
-            auto largest = std::prev(waiting.end());
-            std::free(largest->second);
-            waiting_bytes -= largest->first;
-            waiting.erase(largest);
-        }
-    }
+    give_memory(buffer->data, buffer->size);
     PyTypeObject *type = Py_TYPE(self);
     reinterpret_cast<freefunc>(PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
@@ -238,16 +266,12 @@ PyTypeObject *buffer_type = nullptr;
 PyObject *make_buffer(PyObject *, PyObject *args) {
     Py_ssize_t size;
     if (!PyArg_ParseTuple(args, "n", &size)) return nullptr;
-    size = (size + 63) / 64 * 64;
     Buffer *buffer = reinterpret_cast<Buffer *>(PyType_GenericAlloc(buffer_type, 0));
     if (!buffer) return nullptr;
-    buffer->size = size;
-    auto found = waiting.find(size);
-    if (found != waiting.end()) {
-        buffer->data = found->second;
-        waiting_bytes -= size;
-        waiting.erase(found);
-    } else if (!(buffer->data = std::aligned_alloc(64, size))) {
+    try {
+        buffer->data = take_memory(size);
+        buffer->size = size;
+    } catch (const std::bad_alloc &) {
         Py_DECREF(buffer);
         return PyErr_NoMemory();
     }
@@ -256,9 +280,7 @@ PyObject *make_buffer(PyObject *, PyObject *args) {
 
 PyMethodDef methods[] = {
     {"program", make_program, METH_VARARGS, "program(integers, numbers): a program of them"},
-    {"run", run_program, METH_VARARGS, "run(program, isa, integers): run it; isa 0 is the machine's best"},
-    {"outer", run_outer, METH_VARARGS, "outer(isa, double, a, row, b, row, to, N, M, K, threads): to += a^T b"},
-    {"linear", run_linear, METH_VARARGS, "linear(isa, double, x, row, w, bias, to, N, K, M, backwards, threads)"},
+    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_program)), METH_FASTCALL, "run(program, …): run it"},
     {"buffer", make_buffer, METH_VARARGS, "buffer(bytes): memory that is used again when it is free"},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that isa 0 stands for"},
     {nullptr, nullptr, 0, nullptr},

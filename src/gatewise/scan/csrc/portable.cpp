@@ -4,8 +4,6 @@
 
 #define BYTES 16
 #define ROWS {4, 4, 4, 2}
-#define SCAN scan_portable
-#define OUTER outer_portable
-#define LINEAR linear_portable
+#define RUN run_portable
 #include "kernels.h"
 

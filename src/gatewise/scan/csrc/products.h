@@ -10,6 +10,25 @@
 namespace gatewise {
 namespace {
 
+// Values in memory that other calls have used, and will.
+template <class T> struct Values {
+    T *data = nullptr;
+    int64_t length = 0;
+    Values() = default;
+    explicit Values(int64_t n) { take(n); }
+    Values(const Values &) = delete;
+    Values &operator=(const Values &) = delete;
+    ~Values() { give_memory(data, length * sizeof(T)); }
+    T *take(int64_t n) {
+        if (n > length) {
+            give_memory(data, length * sizeof(T));
+            data = static_cast<T *>(take_memory(n * sizeof(T)));
+            length = n;
+        }
+        return data;
+    }
+};
+
 constexpr int WIDE = 4;  // vectors of columns in a panel, at most
 
 // The weights of one product, packed. A panel has the columns of some units (`units` vectors of them) and some gates, side
@@ -113,60 +132,53 @@ void multiply(int vectors, int rows, const T *a, int64_t row, const T *panel, in
     }
 }
 
-template <class T> struct Aligned {
-    std::unique_ptr<char[]> memory;
-    T *data = nullptr;
-    int64_t length = 0;
-    T *take(int64_t n) {
-        if (n > length) {
-            memory.reset(new char[n * sizeof(T) + 64]());  // zeros: what was there may be slow to compute with
-            data = reinterpret_cast<T *>((reinterpret_cast<uintptr_t>(memory.get()) + 63) & ~uintptr_t(63));
-            length = n;
-        }
-        return data;
-    }
-};
-
-// The sum over n of outer products, to += A^T B, with A (N, M) and B (N, K): what the weights' gradients are. B is packed in
-// blocks of rows that stay near; a row of A is read as it lies.
+// The sum over n of outer products, A^T B, with A (N, M) and B (N, K): what the weights' gradients are. It is added to what
+// is there, or put there. Both are packed in blocks of rows that stay near.
 template <class T, int MR, int NV>
-inline void outer(const T *a, int64_t row, const T *panel, int64_t n, T *to, int64_t width, int64_t columns) {
+inline void outer(const T *a, const T *panel, int64_t n, T *to, int64_t width, int64_t columns, bool add) {
     Vec<T> sum[MR][NV] = {};
-    tile<T, MR, NV, true>(a, row, panel, n, sum);
+    tile<T, MR, NV, true>(a, MR, panel, n, sum);
     for (int m = 0; m < MR; m++)
         for (int v = 0; v < NV; v++) {
             T *at = to + m * width + v * LANES<T>;
             const int64_t there = std::min<int64_t>(LANES<T>, columns - v * LANES<T>);
             if (there == LANES<T>)
-                store<T>(at, load<T>(at) + sum[m][v]);
+                store<T>(at, add ? load<T>(at) + sum[m][v] : sum[m][v]);
             else
-                for (int64_t j = 0; j < there; j++) at[j] += sum[m][v][j];
+                for (int64_t j = 0; j < there; j++) at[j] = add ? at[j] + sum[m][v][j] : sum[m][v][j];
         }
 }
 
+// The rows [begin, end) of it.
 template <class T>
-void outer_products(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t N, int64_t K, T *to, int64_t begin, int64_t end) {
+void outer_products(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t N, int64_t K, T *to, int64_t begin, int64_t end, bool add) {
     constexpr int L = LANES<T>, NV = 3, most[] = ROWS, MR = most[NV - 1];
     constexpr int64_t BLOCK = 256;
-    const int64_t panels = (K + NV * L - 1) / (NV * L);
-    Aligned<T> memory;
-    T *packed = memory.take(panels * BLOCK * NV * L);
-    for (int64_t i = 0; i < N; i += BLOCK) {
+    const int64_t panels = (K + NV * L - 1) / (NV * L), longest = std::min(BLOCK, N);
+    Values<T> memory(panels * longest * NV * L);
+    T *packed = memory.data, rows[BLOCK * MR];
+    for (int64_t i = 0; i < N; i += BLOCK, add = true) {
         const int64_t n = std::min(BLOCK, N - i);
         for (int64_t p = 0; p < panels; p++)
             for (int64_t k = 0; k < n; k++) {
-                T *row = packed + (p * BLOCK + k) * NV * L;
+                T *row = packed + (p * longest + k) * NV * L;
                 const int64_t first = p * NV * L, there = std::min<int64_t>(NV * L, K - first);
                 std::memcpy(row, b + (i + k) * b_row + first, there * sizeof(T));
                 if (there < NV * L) std::memset(row + there, 0, (NV * L - there) * sizeof(T));
             }
-        for (int64_t p = 0; p < panels; p++) {
-            const T *panel = packed + p * BLOCK * NV * L;
-            int64_t m = begin;
-            for (; m + MR <= end; m += MR)
-                outer<T, MR, NV>(a + i * a_row + m, a_row, panel, n, to + m * K + p * NV * L, K, K - p * NV * L);
-            for (; m < end; m++)
-                outer<T, 1, NV>(a + i * a_row + m, a_row, panel, n, to + m * K + p * NV * L, K, K - p * NV * L);
+        for (int64_t m = begin; m < end; m += MR) {
+            const int64_t there = std::min<int64_t>(MR, end - m);
+            for (int64_t k = 0; k < n; k++)
+                for (int64_t j = 0; j < there; j++) rows[k * (there < MR ? 1 : MR) + (there < MR ? j * BLOCK : j)] = a[(i + k) * a_row + m + j];
+            for (int64_t p = 0; p < panels; p++) {
+                const T *panel = packed + p * longest * NV * L;
+                T *at = to + m * K + p * NV * L;
+                if (there == MR)
+                    outer<T, MR, NV>(rows, panel, n, at, K, K - p * NV * L, add);
+                else
+                    for (int64_t j = 0; j < there; j++)
+                        outer<T, 1, NV>(rows + j * BLOCK, panel, n, at + j * K, K, K - p * NV * L, add);
+            }
         }
     }
 }
@@ -222,13 +234,22 @@ void pack_column(const Product &product, const Run &run, const T *weight, int64_
     }
 }
 
-template <class T> Panels<T> pack(const Product &product, const Run &run, Aligned<T> &memory) {
+// How long the rows are that a product multiplies.
+inline int64_t depth(const Product &product, const Run &run) {
+    switch (product.weight) {
+        case 0: return run.P;
+        case 1: return int64_t(product.blocks.size()) * run.H;
+        case 2: return run.H;
+        default: return run.P;
+    }
+}
+
+template <class T> Panels<T> pack(const Product &product, const Run &run, Values<T> &memory) {
     constexpr int L = LANES<T>;
     const bool hr = product.weight >= 2;
     const T *weight = static_cast<const T *>(hr ? run.weight_hr : run.weight_hh);
     const int64_t N = product.weight == 0 || product.weight == 3 ? run.H : run.P;
-    const int64_t K = product.weight == 0 ? run.P : product.weight == 1 ? int64_t(product.blocks.size()) * run.H
-                      : product.weight == 2 ? run.H : run.P;
+    const int64_t K = depth(product, run);
     const int64_t ld = hr ? run.H : run.P;
     Panels<T> panels(int(product.to.size()), K, (N + L - 1) / L);
     panels.data = memory.take(panels.blocks * panels.units * panels.gates * K * L);
@@ -244,33 +265,140 @@ template <class T> Panels<T> pack(const Product &product, const Run &run, Aligne
     return panels;
 }
 
-// The rows [begin, end) of a linear map: blocks of rows that stay near, while the panels pass by.
-template <class T> void linear_rows(const Linear &l, const Panels<T> &w, int64_t begin, int64_t end) {
+// --- few rows, for which packing would cost more than the product: the weights are read as they lie ------------------------
+
+// The sums of L vectors' lanes, as one vector: neighbours are added, four times (of 16 lanes), and stay in order.
+template <class T> inline Vec<T> sums_of_lanes(Vec<T> (&a)[LANES<T>]) {
     constexpr int L = LANES<T>;
-    constexpr int64_t BLOCK = 64;
-    const T *x = static_cast<const T *>(l.x), *bias = static_cast<const T *>(l.bias);
-    T *to = static_cast<T *>(l.to);
-    T edge[BLOCK * WIDE * L], padded[WIDE * L];
-    for (int64_t r = begin; r < end; r += BLOCK) {
-        const int rows = int(std::min(BLOCK, end - r));
-        for (int64_t block = 0; block < w.blocks; block++) {
-            const int64_t first = block * w.units * L, there = std::min<int64_t>(w.units * L, l.M - first);
-            const bool whole = there == w.units * L;
-            if (bias && !whole) {
-                std::fill(padded, padded + w.units * L, T(0));
-                std::memcpy(padded, bias + first, there * sizeof(T));
+#ifdef __clang__
+    Vec<T> sum = {};
+    for (int j = 0; j < L; j++)
+        for (int l = 0; l < L; l++) sum[j] += a[j][l];
+    return sum;
+#else
+    Ints<T> even, odd;
+    for (int i = 0; i < L; i++) even[i] = 2 * i, odd[i] = 2 * i + 1;
+#pragma GCC unroll 4
+    for (int n = L; n > 1; n /= 2)
+#pragma GCC unroll 8
+        for (int j = 0; j < n / 2; j++)
+            a[j] = __builtin_shuffle(a[2 * j], a[2 * j + 1], even) + __builtin_shuffle(a[2 * j], a[2 * j + 1], odd);
+    return a[0];
+#endif
+}
+
+// x . w_j for `there` (1 to L) rows of w, ld apart.
+template <class T> inline Vec<T> dots(const T *x, const T *w, int64_t ld, int64_t K, int64_t there) {
+    constexpr int L = LANES<T>;
+    Vec<T> sum[L] = {};
+    const T *row[L];
+    for (int j = 0; j < L; j++) row[j] = w + std::min<int64_t>(j, there - 1) * ld;
+    int64_t k = 0;
+    for (; k + L <= K; k += L) {
+        const Vec<T> v = load<T>(x + k);
+#pragma GCC unroll 16
+        for (int j = 0; j < L; j++) sum[j] += v * load<T>(row[j] + k);
+    }
+    for (; k < K; k++)
+        for (int j = 0; j < L; j++) sum[j][0] += x[k] * row[j][k];
+    return sums_of_lanes<T>(sum);
+}
+
+// `there` (1 to L) columns of x w, for rows of w that are ld apart.
+template <class T> inline Vec<T> combination(const T *x, const T *w, int64_t ld, int64_t K, int64_t there) {
+    constexpr int L = LANES<T>, CHAINS = 4;
+    Vec<T> sum[CHAINS] = {};
+    if (there < L) {
+        for (int64_t k = 0; k < K; k++)
+            for (int64_t j = 0; j < there; j++) sum[0][j] += x[k] * w[k * ld + j];
+        return sum[0];
+    }
+    int64_t k = 0;
+    for (; k + CHAINS <= K; k += CHAINS)
+#pragma GCC unroll 4
+        for (int c = 0; c < CHAINS; c++) sum[c] += all<T>(x[k + c]) * load<T>(w + (k + c) * ld);
+    for (; k < K; k++) sum[0] += all<T>(x[k]) * load<T>(w + k * ld);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+// `there` columns of a product of the row x, from unit `unit` of a gate on.
+template <class T>
+inline Vec<T> unpacked(const Product &product, const Run &run, const T *x, int gate, int64_t unit, int64_t there) {
+    const bool hr = product.weight >= 2;
+    const T *w = static_cast<const T *>(hr ? run.weight_hr : run.weight_hh);
+    const int64_t ld = hr ? run.H : run.P;
+    if (product.weight == 0) return dots<T>(x, w + (product.blocks[gate] * run.H + unit) * ld, ld, run.P, there);
+    if (product.weight == 2) return dots<T>(x, w + unit * ld, ld, run.H, there);
+    if (product.weight == 3) return combination<T>(x, w + unit, ld, run.P, there);
+    Vec<T> sum = {};
+    for (size_t i = 0; i < product.blocks.size(); i++)
+        sum += combination<T>(x + i * run.H, w + product.blocks[i] * run.H * ld + unit, ld, run.H, there);
+    return sum;
+}
+
+// The first `there` lanes.
+template <class T> inline void store_some(T *to, Vec<T> v, int64_t there) {
+    if (there >= LANES<T>) return store<T>(to, v);
+    for (int64_t j = 0; j < there; j++) to[j] = v[j];
+}
+template <class T> inline Vec<T> load_some(const T *from, int64_t there) {
+    if (there >= LANES<T>) return load<T>(from);
+    Vec<T> v = {};
+    for (int64_t j = 0; j < there; j++) v[j] = from[j];
+    return v;
+}
+
+// A linear map: w, (M, K) or, `transposed`, (K, M), packed unless it is to meet few rows.
+template <class T> struct Linear {
+    Product product;
+    Run as;  // w is packed as weight_hr is, which is (P, H)
+    const int64_t K, M;
+    Values<T> memory;
+    Panels<T> panels{1, 0, 0};
+
+    Linear(const void *w, int64_t K, int64_t M, bool transposed, bool packed)
+        : product{transposed ? 3 : 2, 0, {}, {0}, {-1}, {}}, K(K), M(M) {
+        as.H = transposed ? M : K, as.P = transposed ? K : M, as.weight_hr = w;
+        if (packed) panels = pack<T>(product, as, memory);
+    }
+
+    // to (n, M) = x w^T (or x w) + bias; blocks of rows stay near while the panels pass by.
+    void run(const T *x, int64_t row, const T *bias, T *to, int64_t n) const {
+        constexpr int L = LANES<T>;
+        constexpr int64_t BLOCK = 64;
+        if (!panels.data) {
+            for (int64_t r = 0; r < n; r++)
+                for (int64_t m = 0; m < M; m += L) {
+                    const int64_t there = std::min<int64_t>(L, M - m);
+                    Vec<T> sum = unpacked<T>(product, as, x + r * row, 0, m, there);
+                    if (bias) sum += load_some<T>(bias + m, there);
+                    store_some<T>(to + r * M + m, sum, there);
+                }
+            return;
+        }
+        T edge[BLOCK * WIDE * L], padded[WIDE * L];
+        for (int64_t r = 0; r < n; r += BLOCK) {
+            const int rows = int(std::min(BLOCK, n - r));
+            for (int64_t block = 0; block < panels.blocks; block++) {
+                const int64_t first = block * panels.units * L, there = std::min<int64_t>(panels.units * L, M - first);
+                const bool whole = there == panels.units * L;
+                if (bias && !whole) {
+                    std::fill(padded, padded + panels.units * L, T(0));
+                    std::memcpy(padded, bias + first, there * sizeof(T));
+                }
+                Column<T> column[WIDE];
+                for (int v = 0; v < panels.units; v++) {
+                    const T *from = !bias ? nullptr : whole ? bias + first + v * L : padded + v * L;
+                    column[v] = {whole ? to + r * M + first + v * L : edge + v * L, from, nullptr, 0, 0};
+                }
+                const int64_t width = whole ? M : panels.units * L;
+                multiply<T>(panels.units, rows, x + r * row, row, panels.panel(block, 0), K, column, width);
+                for (int m = 0; m < rows && !whole; m++)
+                    std::memcpy(to + (r + m) * M + first, edge + m * panels.units * L, there * sizeof(T));
             }
-            Column<T> column[WIDE];
-            for (int v = 0; v < w.units; v++) {
-                const T *from = !bias ? nullptr : whole ? bias + first + v * L : padded + v * L;
-                column[v] = {whole ? to + r * l.M + first + v * L : edge + v * L, from, nullptr, 0, 0};
-            }
-            multiply<T>(w.units, rows, x + r * l.row, l.row, w.panel(block, 0), w.K, column, whole ? l.M : w.units * L);
-            for (int m = 0; m < rows && !whole; m++)
-                std::memcpy(to + (r + m) * l.M + first, edge + m * w.units * L, there * sizeof(T));
         }
     }
-}
+};
 
 }  // namespace
 }  // namespace gatewise

@@ -15,10 +15,18 @@ enum Op : int32_t {
     HARDSIGMOID, CLAMP, MINIMUM, MAXIMUM, WHERE, LT, LE, GT, GE, OPS
 };
 
-// Where arrays lie in a run: T steps of B rows. The values of step t are at base + (t + shift) * step, or at `first` where
-// t + shift is no step; with `turns`, two buffers take turns.
-struct Array {
-    int64_t base, first, step, row, first_row, shift, turns;
+// What an array holds, at each step (or at all of them): the index-th of its kind.
+enum Kind : int32_t {
+    SCRATCH,               // a stage's, for a later one
+    INPUT,                 // a gate's part of the projected input
+    STATE, NEW, KEEP,      // a state before the step, and after it; a value that is kept
+    VECTOR, BIAS, MASK,
+    SEED, CAME, CARRY,     // gradients: the output's; that which comes to a state after the step, and leaves before it
+    SAVED, COLUMN          // a kept value, or state -1 - index after the step; what is made for the weights' gradients
+};
+
+struct Holder {
+    int32_t kind, index, size, parts;  // rows of parts * (size ? P : H) values
 };
 
 // What an instruction reads or makes: a slot, or the part-th block of units of array -1 - place, where it lies.
@@ -57,60 +65,65 @@ struct State {
     int32_t before, after, size, came, seed;
 };
 
-struct Scratch {
-    int32_t array, size, parts;
+// A value that is projected, onto these blocks of weight_hh or, if there are none, by weight_hr: the column of what comes
+// back from its projections, and the value's own, or -1: the first state before the step.
+struct Projected {
+    std::vector<int32_t> blocks;
+    int32_t made, read;
 };
 
 struct Program {
     bool reverse;  // a backward scan: last step first
-    int32_t slots, rows;
+    int32_t slots, rows, input_gates, hidden_gates;
     std::vector<double> constants;  // the first slots hold them
     std::vector<Stage> stages;
     std::vector<State> states;
-    std::vector<Scratch> scratch;
-    std::vector<int32_t> columns;  // backward: the arrays that are zero where a step was not taken
+    std::vector<Holder> arrays;
+    // backward
+    std::vector<int32_t> columns;  // arrays, which are zero where a step was not taken; the first is the input's gradient
+    std::vector<Projected> projected;
+    std::vector<int32_t> vectors;  // the column of each vector's gradient
 };
 
+// A scan, with the products around it if weight_ih is given. Tensors lie densely, but for x; (T, B, …) unless said.
+// With `flip` the scan's first step is the last of x, g_x, of the output and of its gradient.
 struct Run {
-    int64_t T, B, H, P;
-    const uint8_t *resets, *active;  // (T, B), or null
-    const void *initial;             // after a reset
-    void *g_initial;                 // backward: (B, sum of sizes)
-    const void *weight_hh, *weight_hr;
-    int64_t threads;
-    std::vector<Array> arrays;
+    bool flip;
+    int64_t T, B, I, H, P, threads;
+    int64_t x_step, x_row;            // how far steps and rows of x are apart
+    const void *x;                    // projected already; or (T, B, I); or
+    const int64_t *indices;           // in place of x, which are one-hot vectors then
+    const void *weight_ih, *bias_ih;  // or null; bias_ih alone may be, too
+    const void *weight_hh, *bias_hh, *weight_hr, *vectors;
+    const void *initial;              // the states after a reset, in a row
+    const uint8_t *resets, *active;   // or null
+    std::vector<const void *> states; // (B, size) before the first step, or null: zeros
+    std::vector<void *> news;         // after each step; forward null: not asked for
+    std::vector<void *> keeps;
+    std::vector<const void *> masks;
+    std::vector<int64_t> mask_turns;  // whether a mask has steps
+    std::vector<void *> finals;       // forward: (B, size) after the last step
+    // backward; null is zeros, or not asked for
+    const void *g_output;
+    std::vector<const void *> g_finals;
+    std::vector<void *> g_states, columns;
+    void *g_x, *g_weight_ih, *g_bias_ih, *g_weight_hh, *g_bias_hh, *g_weight_hr, *g_vectors;
+    void *g_initial;                  // (B, sum of sizes)
     int64_t size(int32_t s) const { return s ? P : H; }
 };
 
-// to (M, K) += a (N, M)^T b (N, K), whose rows are a_row and b_row apart.
-struct Outer {
-    const void *a, *b;
-    void *to;
-    int64_t a_row, b_row, N, M, K, threads;
-};
-
-// to (N, M) = x (N, K) w^T + bias, with w (M, K); or, backwards, x w, with w (K, M).
-struct Linear {
-    const void *x, *w, *bias;
-    void *to;
-    int64_t row, N, K, M, backwards, threads;
-};
+// Memory that was in use before, if there is some of this size: the first touch of a fresh page costs as much as the
+// arithmetic on it.
+void *take_memory(int64_t bytes);
+void give_memory(void *data, int64_t bytes);
 
 // The kernels, compiled for several instruction sets.
 struct Kernels {
     const char *name;
-    void (*scan)(const Program &, const Run &, bool is_double);
-    void (*outer)(const Outer &, bool is_double);
-    void (*linear)(const Linear &, bool is_double);
+    void (*run)(const Program &, const Run &, bool is_double);
 };
-void scan_avx512(const Program &, const Run &, bool);
-void outer_avx512(const Outer &, bool);
-void linear_avx512(const Linear &, bool);
-void scan_avx2(const Program &, const Run &, bool);
-void outer_avx2(const Outer &, bool);
-void linear_avx2(const Linear &, bool);
-void scan_portable(const Program &, const Run &, bool);
-void outer_portable(const Outer &, bool);
-void linear_portable(const Linear &, bool);
+void run_avx512(const Program &, const Run &, bool);
+void run_avx2(const Program &, const Run &, bool);
+void run_portable(const Program &, const Run &, bool);
 
 }  // namespace gatewise

@@ -1,0 +1,317 @@
+// The steps of a scan, by several threads.
+#pragma once
+#include <atomic>
+#include <thread>
+
+#include "products.h"
+#include "tape.h"
+
+namespace gatewise {
+namespace {
+
+// Threads that run the same program, each its part, and wait for each other.
+struct Team {
+    const int64_t threads;
+    std::atomic<int64_t> arrived{0}, round{0};
+    explicit Team(int64_t n) : threads(n) {}
+    void wait() {
+        if (threads == 1) return;
+        const int64_t now = round.load(std::memory_order_relaxed);
+        if (arrived.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+            arrived.store(0, std::memory_order_relaxed);
+            round.store(now + 1, std::memory_order_release);
+            return;
+        }
+        for (int turns = 0; round.load(std::memory_order_acquire) == now; turns++)
+            if (turns > 4000) std::this_thread::yield();
+    }
+    // part(0), part(1) … each in a thread of its own, the first in this one.
+    template <class F> void run(const F &part) {
+        std::vector<std::thread> others;
+        for (int64_t k = 1; k < threads; k++) others.emplace_back(part, k);
+        part(0);
+        for (auto &thread : others) thread.join();
+    }
+};
+
+// Values between the stages of a step: of the threads that share a step's units, or of one alone.
+template <class T> struct Between {
+    std::vector<std::unique_ptr<Values<T>>> scratch, before;
+    std::vector<std::unique_ptr<Values<T>>> row_values;
+    Between(const Program &program, const Run &run, int64_t rows) {
+        for (const Holder &h : program.arrays)
+            scratch.emplace_back(new Values<T>(h.kind == SCRATCH ? rows * run.size(h.size) * h.parts : 0));
+        for (const State &s : program.states) before.emplace_back(new Values<T>(run.resets ? rows * run.size(s.size) : 0));
+        for (int i = 0; i < program.rows; i++) row_values.emplace_back(new Values<T>(rows));
+    }
+};
+
+// Where an array lies: the values of step t at base + (t + shift) * step, or at `first` where t + shift is no step; with
+// `turns`, two buffers take turns.
+template <class T> struct Place {
+    T *base;
+    const T *first;
+    int64_t step, row, first_row, shift;
+    bool turns;
+};
+
+// A thread's part of the steps: the rows [begin, end) and, of their units, one of `shares` shares.
+template <class T> struct Scan {
+    const Program &program;
+    const Run &run;
+    const std::vector<std::vector<Panels<T>>> &panels;  // of each stage's products
+    const std::vector<Place<T>> &places;                // of the arrays
+    Between<T> &between;
+    Team &team;
+    const int64_t begin, end, share, shares;
+    std::vector<T *> at;  // where each array's step begins, at row `begin`
+    std::vector<int64_t> row;
+    Values<T> slots;
+
+    Scan(const Program &p, const Run &r, const std::vector<std::vector<Panels<T>>> &w, const std::vector<Place<T>> &places,
+         Between<T> &between, Team &team, int64_t begin, int64_t end, int64_t share, int64_t shares)
+        : program(p), run(r), panels(w), places(places), between(between), team(team), begin(begin), end(end), share(share),
+          shares(shares), at(p.arrays.size()), row(p.arrays.size()) {}
+
+    void wait() {
+        if (shares > 1) team.wait();
+    }
+
+    void find(int64_t t) {
+        for (size_t i = 0; i < at.size(); i++) {
+            const Place<T> &p = places[i];
+            const Holder &h = program.arrays[i];
+            if (h.kind == SCRATCH) {
+                at[i] = between.scratch[i]->data, row[i] = p.row;
+                continue;
+            }
+            const int64_t s = t + p.shift;
+            const bool outside = p.shift && (s < 0 || s >= run.T);
+            row[i] = outside ? p.first_row : p.row;
+            at[i] = (outside ? const_cast<T *>(p.first) : p.base + (p.turns ? (s & 1) : s) * p.step) + begin * row[i];
+        }
+    }
+
+    void reset(int64_t t) {
+        int64_t offset = 0;
+        for (size_t i = 0; i < program.states.size(); i++) {
+            const State &s = program.states[i];
+            const int64_t size = run.size(s.size);
+            T *before = between.before[i]->data;
+            for (int64_t b = begin; b < end && share == 0; b++) {
+                const T *from = run.resets[t * run.B + b] ? static_cast<const T *>(run.initial) + offset
+                                                          : at[s.before] + (b - begin) * row[s.before];
+                std::memcpy(before + (b - begin) * size, from, size * sizeof(T));
+            }
+            at[s.before] = before;
+            row[s.before] = size;
+            offset += size;
+        }
+        wait();
+    }
+
+    // A tile of rows x units: `rows` from row r on, and `width` units from unit j on, of which `there` are in the arrays.
+    struct Piece {
+        T *slot;
+        int64_t size, j, r, there;
+        int rows, width;
+    };
+
+    Tile<T> find(Operand o, const Piece &piece) const {
+        if (o.place >= 0) return {piece.slot + int64_t(o.place) * piece.rows * piece.width, piece.width};
+        const int k = -1 - o.place;
+        return {at[k] + piece.r * row[k] + piece.j + o.part * piece.size, row[k]};
+    }
+
+    // `there` values of each row, and then zeros, in a spare slot: where a tile ends beyond the arrays.
+    Tile<T> padded(Tile<T> from, int spare, const Piece &piece) const {
+        T *to = piece.slot + int64_t(program.slots + spare) * piece.rows * piece.width;
+        for (int m = 0; m < piece.rows; m++) {
+            std::memcpy(to + m * piece.width, from.data + m * from.row, piece.there * sizeof(T));
+            std::fill(to + m * piece.width + piece.there, to + (m + 1) * piece.width, T(0));
+        }
+        return {to, piece.width};
+    }
+
+    void tape(const Stage &stage, const Piece &piece) {
+        const int rows = piece.rows, width = piece.width;
+        const bool edge = piece.there < width;
+        for (const Instruction &k : stage.tape) {
+            Tile<T> to = find(k.to, piece);
+            if (k.op == ROW) {
+                for (int m = 0; m < rows; m++) {
+                    const T value = between.row_values[k.a.place]->data[piece.r + m];
+                    std::fill(to.data + m * width, to.data + (m + 1) * width, value);
+                }
+                continue;
+            }
+            Tile<T> given[3] = {find(k.a, piece), find(k.b, piece), find(k.c, piece)};
+            const Operand operands[3] = {k.a, k.b, k.c};
+            if (edge)
+                for (int i = 0; i < 3; i++)
+                    if (operands[i].place < 0) given[i] = padded(given[i], i, piece);
+            if (edge && k.to.place < 0) {
+                Tile<T> made = {piece.slot + int64_t(program.slots + 3) * rows * width, width};
+                compute<T>(k, made, given[0], given[1], given[2], rows, width);
+                for (int m = 0; m < rows; m++)
+                    std::memcpy(to.data + m * to.row, made.data + m * width, piece.there * sizeof(T));
+            } else {
+                compute<T>(k, to, given[0], given[1], given[2], rows, width);
+            }
+        }
+    }
+
+    void products(const Stage &stage, const std::vector<Panels<T>> &weights, const Piece &piece) {
+        constexpr int L = LANES<T>;
+        const int rows = piece.rows, width = piece.width;
+        T rest[WIDE][L], spare[WIDE][32 * L];
+        for (size_t i = 0; i < stage.products.size(); i++) {
+            const Product &product = stage.products[i];
+            const Panels<T> &w = weights[i];
+            if (!w.data) {
+                few_rows(product, piece);
+                continue;
+            }
+            const T *a = at[product.operand] + piece.r * row[product.operand];
+            const int64_t first = piece.j / L / w.units;
+            for (int64_t block = first; block < std::min<int64_t>(w.blocks, first + width / L / w.units); block++)
+                for (int part = 0; part < w.parts(); part++) {
+                    const int gates = w.first(part + 1) - w.first(part), vectors = gates * w.units;
+                    Column<T> column[WIDE];
+                    for (int v = 0; v < vectors; v++) {
+                        const int64_t unit = (block * w.units + v / gates) * L - piece.j;
+                        const int g = w.first(part) + v % gates;
+                        const int64_t there = std::min<int64_t>(L, piece.there - unit);
+                        column[v] = {find({product.to[g], 0}, piece).data + unit, nullptr, nullptr, 0, 0};
+                        if (there > 0 && product.bias[g] >= 0) {
+                            column[v].bias = at[product.bias[g]] + piece.j + unit;
+                            if (there < L) column[v].bias = rest_of(column[v].bias, 1, 0, there, rest[v]);
+                        }
+                        if (there > 0 && product.plus[g].place < 0) {
+                            const Tile<T> plus = find(product.plus[g], piece);
+                            column[v].plus = plus.data + unit, column[v].plus_row = plus.row, column[v].ahead = width;
+                            if (there < L) {
+                                column[v].plus = rest_of(column[v].plus, rows, plus.row, there, spare[v]);
+                                column[v].plus_row = L, column[v].ahead = 0;
+                            }
+                        }
+                    }
+                    multiply<T>(vectors, rows, a, row[product.operand], w.panel(block, part), w.K, column, width);
+                }
+        }
+    }
+
+    // Products whose weights are not packed.
+    void few_rows(const Product &product, const Piece &piece) {
+        constexpr int L = LANES<T>;
+        for (size_t g = 0; g < product.to.size(); g++)
+            for (int m = 0; m < piece.rows; m++)
+                for (int64_t unit = 0; unit < piece.there; unit += L) {
+                    const int64_t there = std::min<int64_t>(L, piece.there - unit);
+                    const T *a = at[product.operand] + (piece.r + m) * row[product.operand];
+                    Vec<T> sum = unpacked<T>(product, run, a, int(g), piece.j + unit, there);
+                    if (product.bias[g] >= 0) sum += load_some<T>(at[product.bias[g]] + piece.j + unit, there);
+                    if (product.plus[g].place < 0) {
+                        const Tile<T> plus = find(product.plus[g], piece);
+                        sum += load_some<T>(plus.data + m * plus.row + unit, there);
+                    }
+                    store<T>(find({product.to[g], 0}, piece).data + m * piece.width + unit, sum);
+                }
+    }
+
+    static const T *rest_of(const T *from, int rows, int64_t row, int64_t there, T *to) {
+        for (int m = 0; m < rows; m++) {
+            std::memcpy(to + m * LANES<T>, from + m * row, there * sizeof(T));
+            std::fill(to + m * LANES<T> + there, to + (m + 1) * LANES<T>, T(0));
+        }
+        return to;
+    }
+
+    void constants(T *slot, int n) {
+        for (size_t c = 0; c < program.constants.size(); c++) std::fill(slot + c * n, slot + (c + 1) * n, T(program.constants[c]));
+    }
+
+    void step(int64_t t) {
+        constexpr int L = LANES<T>;
+        find(t);
+        if (run.resets) reset(t);
+        const int64_t B = end - begin;
+        for (size_t i = 0; i < program.stages.size(); i++) {
+            const Stage &stage = program.stages[i];
+            const int64_t size = run.size(stage.size), units = (size + L - 1) / L;
+            for (const Mean &mean : stage.means) {
+                const int64_t width = run.size(mean.size);
+                for (int64_t b = 0; b < B && share == 0; b++) {
+                    const T *a = at[mean.operand] + b * row[mean.operand];
+                    double sum = 0;
+                    for (int64_t u = 0; u < width; u++) sum += a[u];
+                    between.row_values[mean.to]->data[b] = T(sum / width);
+                }
+            }
+            if (!stage.means.empty()) wait();
+            // A tile of products has up to 32 rows, so that a panel is used often while it is near, and as many units
+            // as a panel. A tile without takes whole rows, as they lie in memory.
+            int rows = int(std::min<int64_t>(B, 32));
+            const int64_t own = (units + shares - 1) / shares;
+            int wide = 1;  // vectors of units
+            if (stage.products.empty()) {
+                wide = int(std::min<int64_t>(own, 512 / L));
+                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, 512 / (wide * L))));
+            }
+            for (const auto &w : panels[i]) wide = std::max(wide, w.units);
+            while (rows * wide * L < 256 && wide < own) wide *= 2;  // an instruction is to have some work
+            const int width = wide * L;
+            T *slot = slots.take(int64_t(program.slots + 4) * rows * width);
+            int filled = 0;
+            const int64_t tiles = (size + width - 1) / width;
+            for (int64_t j = tiles * share / shares * width; j < tiles * (share + 1) / shares * width; j += width) {
+                for (int64_t r = 0; r < B; r += rows) {
+                    const int here = int(std::min<int64_t>(rows, B - r));
+                    if (filled != here) constants(slot, here * width), filled = here;
+                    const Piece piece{slot, size, j, r, std::min<int64_t>(width, size - j), here, width};
+                    products(stage, panels[i], piece);
+                    tape(stage, piece);
+                }
+            }
+            wait();
+        }
+        if (share == 0 && run.active) hold(t);
+        if (share == 0 && program.reverse && run.resets) cut(t);
+        if (run.active || (program.reverse && run.resets)) wait();
+    }
+
+    // Where a step is not taken, states (backward: their gradients) stay as they were.
+    void hold(int64_t t) {
+        for (int64_t b = begin; b < end; b++) {
+            if (run.active[t * run.B + b]) continue;
+            for (const State &s : program.states) {
+                T *to = at[s.after] + (b - begin) * row[s.after];
+                const int32_t from = program.reverse ? s.came : s.before;
+                std::memcpy(to, at[from] + (b - begin) * row[from], run.size(s.size) * sizeof(T));
+                if (program.reverse && s.seed >= 0) {
+                    const T *g = at[s.seed] + (b - begin) * row[s.seed];
+                    for (int64_t u = 0; u < run.size(s.size); u++) to[u] += g[u];
+                }
+            }
+            for (int32_t column : program.columns)
+                std::memset(at[column] + (b - begin) * row[column], 0, row[column] * sizeof(T));
+        }
+    }
+
+    // Backward: where a sequence begins, the gradient goes to the initial state, and no further.
+    void cut(int64_t t) {
+        int64_t offset = 0, all = 0;
+        for (const State &s : program.states) all += run.size(s.size);
+        for (const State &s : program.states) {
+            for (int64_t b = begin; b < end; b++) {
+                if (!run.resets[t * run.B + b]) continue;
+                T *g = at[s.after] + (b - begin) * row[s.after], *to = static_cast<T *>(run.g_initial) + b * all + offset;
+                for (int64_t u = 0; u < run.size(s.size); u++) to[u] += g[u], g[u] = 0;
+            }
+            offset += run.size(s.size);
+        }
+    }
+};
+
+}  // namespace
+}  // namespace gatewise

@@ -244,7 +244,15 @@ def test_products_at_odd_sizes(dtype: torch.dtype, instructions: str, monkeypatc
         pytest.skip(f"this machine has no {instructions}")
     monkeypatch.setattr(cpu, "use", instructions)
     tolerance = FLOAT64 if dtype == torch.float64 else FLOAT32 * 10
-    sizes = ((1, 1, 1, 1), (13, 5, 7, 5), (3, 11, 256, 35), (70, 2, 51, 43), (7, 10, 48, 16), (1, 4, 33, 20), (2, 1, 9, 70))
+    sizes = (
+        (1, 1, 1, 1),
+        (13, 5, 7, 5),
+        (3, 11, 256, 35),
+        (70, 2, 51, 43),
+        (7, 10, 48, 16),
+        (1, 4, 33, 20),
+        (2, 1, 9, 70),
+    )
     for steps, batch, inputs, hidden in sizes:
         layer = randomize(gatewise.GRU(inputs, hidden, dtype=dtype))
         compare(layer, torch.randn(steps, batch, inputs, dtype=dtype), tolerance)

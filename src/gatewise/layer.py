@@ -155,6 +155,8 @@ class Layer(nn.Module):
                 a mask that is drawn once a sequence, of which one step knows nothing.
             And what `forward` raises.
         """
+        if resets is None and (done := quick.run(self, x_t, state, "B")):
+            return done
         name = type(self).__name__
         if self.bidirectional:
             raise RuntimeError(f"{name}: step() of two directions: the reverse one needs the steps to come")
@@ -163,8 +165,6 @@ class Layer(nn.Module):
                 f"{name}: step() in training of {self.cell.name}, whose mask is drawn once a sequence; "
                 "call layer.eval(), or run the sequence in one call"
             )
-        if resets is None and (done := quick.run(self, x_t, state, "B")):
-            return done
         return self._forward(x_t, state, None, resets, "B")
 
     def _forward(
@@ -252,7 +252,7 @@ class Layer(nn.Module):
                 resets = resets.flip(0).roll(1, 0) & ~first
         inputs = Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
         bias_ih = None if bias_ih is None else bias_ih.to(dtype)
-        return fused.run(fused.Call(cell, reverse, self.executor), inputs, weight_ih.to(dtype), bias_ih)
+        return fused.run(cell, reverse, self.executor, inputs, weight_ih.to(dtype), bias_ih)
 
     def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""

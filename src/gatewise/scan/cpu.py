@@ -9,7 +9,7 @@ import importlib
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,23 +29,7 @@ except ImportError as error:
 
 INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512")  # as csrc/module.cpp numbers them
 use = "best"  # tests choose
-
-
-class Projection(NamedTuple):
-    """How a layer's input becomes the scan's.
-
-    flip: whether the layer's last step is the scan's first. features: else x is integers, which mean one-hot.
-    """
-
-    flip: bool
-    weight_ih: Tensor
-    bias_ih: Tensor | None
-    features: bool
-
-    def dense(self) -> Projection:
-        """With weights as the kernels read them."""
-        bias = self.bias_ih if self.bias_ih is None else self.bias_ih.contiguous()
-        return self._replace(weight_ih=self.weight_ih.contiguous(), bias_ih=bias)
+_numbers_of_sets = {name: number for number, name in enumerate(INSTRUCTION_SETS)}
 
 
 def instruction_set() -> str:
@@ -86,15 +70,19 @@ def available() -> bool:
     return _kernels is not None
 
 
-def forward_kernel(graph: Graph) -> Any:
-    """The program of a cell's steps, of which nothing is kept."""
-    return _program(forward_program(graph, ()))
+def forward_kernel(graph: Graph, extras: tuple[int, ...] = ()) -> Any:
+    """The program of a cell's steps, which stores these nodes besides the states."""
+    return _program(forward_program(graph, extras))
+
+
+def backward_kernel(graph: Graph) -> Any:
+    """The program of a cell's steps backward."""
+    return _program(backward_program(graph))
 
 
 def run(program: Any, *numbers: int) -> None:
     """Run a program; see csrc/module.cpp for the numbers that follow the instruction set and the threads."""
-    double, *others = numbers
-    _kernels.run(program, INSTRUCTION_SETS.index(use), double, torch.get_num_threads(), *others)
+    _kernels.run(program, _numbers_of_sets[use], torch.get_num_threads(), *numbers)
 
 
 @lru_cache(maxsize=512)
@@ -103,22 +91,17 @@ def _program(compiled: Compiled) -> Any:
 
 
 def forward(
-    graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool, projection: Projection | None = None
+    graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Run T steps; see `reference.forward`.
-
-    Args:
-        projection: if it is given, x is a layer's input, which is projected here.
-    """
-    inputs, projection = dense(inputs, projection), projection and projection.dense()
+    """Run T steps; see `reference.forward`."""
+    inputs = dense(inputs)
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
     finals = tuple(like.new_empty(batch, s.shape[1]) for s in inputs.states)
     kept = len(finals) if keep else 1
     columns = tuple(empty(like, steps, batch, s.shape[1]) for s in inputs.states[:kept])
     values = tuple(empty(like, steps, batch, inputs.width(graph, i)) for i in extras)
     news = [*columns, *(None,) * (len(finals) - kept)]
-    program = _program(forward_program(graph, tuple(extras)))
-    run(program, *_arguments(inputs, news, values, projection), *_list(finals))
+    run(forward_kernel(graph, tuple(extras)), *_arguments(inputs, news, values), *_list(finals))
     return finals, columns + values
 
 
@@ -138,70 +121,27 @@ def reverse(
     kept, g_output, g_states = [k.contiguous() for k in kept], g_output.contiguous(), [g.contiguous() for g in g_states]
     states = len(graph.states)
     run(
-        _program(backward_program(graph)), *_arguments(inputs, kept[:states], kept[states:]), g_output.data_ptr(),
+        backward_kernel(graph), *_arguments(inputs, kept[:states], kept[states:]), g_output.data_ptr(),
         *_list(g_states), *_list(made), *_list(columns), *(0,) * 7, _pointer(g_initial),
     )  # fmt: skip
     return Gradients(made, g_initial, columns)
 
 
-def reverse_layer(
-    graph: Graph,
-    inputs: Inputs,
-    projection: Projection,
-    kept: Sequence[Tensor],
-    g_output: Tensor | None,
-    g_states: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-) -> tuple[Tensor | None, ...]:
-    """All gradients of a layer that `forward` ran with a projection.
-
-    Args:
-        g_output, g_states: None for zeros. wanted: which of what is returned is.
-
-    Returns: the gradients of x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, vectors, initial, and the states.
-    """
-    inputs, projection = dense(inputs, projection), projection.dense()
-    like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
-    _, weight_ih, bias_ih, _ = projection
-    likes = (weight_ih, bias_ih, inputs.weight_hh, inputs.bias_hh, inputs.weight_hr, inputs.vectors)
-    g_x = empty(like, steps, batch, weight_ih.shape[1]) if wanted[0] else None
-    g_weights = [
-        empty(w, *w.shape) if want and w is not None else None for w, want in zip(likes, wanted[1:], strict=False)
-    ]
-    made = tuple(like.new_empty(batch, s.shape[1]) for s in inputs.states)
-    g_initial = like.new_zeros(batch, inputs.initial.shape[0])
-    g_output = g_output if g_output is None else g_output.contiguous()
-    g_states = [g if g is None else g.contiguous() for g in g_states]
-    states = len(graph.states)
-    run(
-        _program(backward_program(graph)), *_arguments(inputs, kept[:states], kept[states:], projection),
-        _pointer(g_output), *_list(g_states), *_list(made), 0, _pointer(g_x), *map(_pointer, g_weights),
-        _pointer(g_initial),
-    )  # fmt: skip
-    return (g_x, *g_weights, g_initial.sum(0) if wanted[7] else None, *made)
-
-
 def empty(like: Tensor, *shape: int) -> Tensor:
     """A tensor without values, in memory that was in use before, if there is some: see csrc/module.cpp."""
-    size = math.prod(shape) * like.element_size()
-    if size < 1 << 17:  # the system's allocator keeps small pieces itself
+    count = math.prod(shape)
+    if count < 1 << 14:  # the system's allocator keeps small pieces itself
         return like.new_empty(shape)
-    return torch.frombuffer(_kernels.buffer(size), dtype=like.dtype, count=math.prod(shape)).view(shape)
+    return torch.frombuffer(_kernels.buffer(count * like.element_size()), dtype=like.dtype, count=count).view(shape)
 
 
-def _arguments(
-    inputs: Inputs, news: Sequence[Tensor | None], keeps: Sequence[Tensor], projection: Projection | None = None
-) -> list[int]:
-    """What both directions of a run are given, in the order in which csrc/module.cpp reads it."""
+def _arguments(inputs: Inputs, news: Sequence[Tensor | None], keeps: Sequence[Tensor]) -> list[int]:
+    """What both directions of a run are given, in the order in which csrc/module.cpp reads it; x is projected."""
     x, like, masks = inputs.x, inputs.weight_hr, inputs.masks
-    flip, weight_ih, bias_ih, features = projection or (False, None, None, True)
-    place = x.data_ptr()
     return [
-        like.dtype == torch.float64, flip,
-        x.shape[0], x.shape[1], 0 if weight_ih is None else weight_ih.shape[1], like.shape[1], inputs.projected_size,
-        x.stride(0), x.stride(1), place if features else 0, 0 if features else place,
-        _pointer(weight_ih), _pointer(bias_ih), inputs.weight_hh.data_ptr(), inputs.bias_hh.data_ptr(),
-        like.data_ptr(), inputs.vectors.data_ptr(), inputs.initial.data_ptr(),
+        like.dtype == torch.float64, False, x.shape[0], x.shape[1], 0, like.shape[1], inputs.projected_size,
+        x.stride(0), x.stride(1), x.data_ptr(), 0, 0, 0,
+        *map(_pointer, (inputs.weight_hh, inputs.bias_hh, like, inputs.vectors, inputs.initial)),
         _pointer(inputs.resets), _pointer(inputs.active),
         *_list(inputs.states), *_list(news), *_list(keeps), *_list(masks), *(m.dim() == 3 for m in masks),
     ]  # fmt: skip
@@ -216,12 +156,10 @@ def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def dense(inputs: Inputs, projection: Projection | None = None) -> Inputs:
-    """The inputs as the kernels read them; of x, rows may lie anywhere if it is not yet projected."""
-    x = inputs.x if inputs.x.is_floating_point() else inputs.x.long()
-    lies = x.is_contiguous() or (projection and (x.dim() == 2 or x.stride(2) == 1))
+def dense(inputs: Inputs) -> Inputs:
+    """The inputs as the kernels read them."""
     return Inputs(
-        x=x if lies else x.contiguous(),
+        x=inputs.x.contiguous(),
         weight_hh=inputs.weight_hh.contiguous(),
         bias_hh=inputs.bias_hh.contiguous(),
         weight_hr=inputs.weight_hr.contiguous(),

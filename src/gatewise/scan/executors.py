@@ -17,9 +17,7 @@ EXECUTORS = ("auto", "reference", "cpu")
 _watched: ContextVar[list[str] | None] = ContextVar("watched", default=None)
 
 
-def choose(
-    executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()
-) -> tuple[ModuleType, str]:
+def choose(executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> tuple[ModuleType, str]:
     """The executor, and why it is this one.
 
     Args:
@@ -56,9 +54,7 @@ def watch() -> Iterator[list[str]]:
         _watched.reset(token)
 
 
-def pick(
-    executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None]
-) -> tuple[ModuleType, str]:
+def pick(executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None]) -> tuple[ModuleType, str]:
     """`choose`, unseen by `watch`."""
     if executor not in EXECUTORS:
         raise ValueError(f"executor is {executor!r}, expected one of: {' '.join(EXECUTORS)}")

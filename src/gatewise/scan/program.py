@@ -355,9 +355,18 @@ class Compiler:
         vectors = plan.vectors if plan else ()
         tail += [len(vectors), *vectors]
         gates = len(self.cell.input_gates), len(self.cell.hidden_gates)
-        head = [int(bool(plan)), self.count, len(self.rows), *gates, len(set(self.constants.values())), len(self.stages)]
+        head = [
+            int(bool(plan)),
+            self.count,
+            len(self.rows),
+            *gates,
+            len(set(self.constants.values())),
+            len(self.stages),
+        ]
         integers = [*head, *body, *tail]
-        return Compiled(struct.pack(f"{len(integers)}q", *integers), struct.pack(f"{len(self.numbers)}d", *self.numbers))
+        return Compiled(
+            struct.pack(f"{len(integers)}q", *integers), struct.pack(f"{len(self.numbers)}d", *self.numbers)
+        )
 
     def holder(self, key: Key) -> tuple[int, int, int, int]:
         """What an array holds, as csrc/program.h has it: kind, index, size, parts."""

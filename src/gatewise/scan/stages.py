@@ -7,7 +7,7 @@ finish    the weights' gradients, over many steps each   here, called in backwar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gatewise.graph.graph import Graph
 from gatewise.scan.plan import Gradients, Inputs, backward_plan
+
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x + b of every step in one product; an integer x means one-hot: columns of W are gathered.
@@ -48,9 +49,7 @@ def draw_masks(graph: Graph, steps: int, batch: int, sizes: Mapping[str, int], l
     return tuple(masks)
 
 
-def finish(
-    graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, eager: bool
-) -> tuple[Tensor, ...]:
+def finish(graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, eager: bool) -> tuple[Tensor, ...]:
     """The gradients of weight_hh, bias_hh, weight_hr, vectors and initial: one product an operand, over all steps.
 
     Args:

@@ -22,27 +22,27 @@ template <class T> struct Layer {
     int64_t chunk;  // steps
     const bool packed;
     std::vector<std::vector<Panels<T>>> panels;
-    std::vector<std::unique_ptr<Values<T>>> memory;
+    std::vector<Values<T>> packed_weights, columns, turns;  // of the products, the columns, the states
     std::vector<Place<T>> places;
-    std::vector<Values<T> *> columns, turns;
     Values<T> projected, zeros, table, g_table, x_rows, read_rows, g_x_rows;
     std::unique_ptr<Linear<T>> forth, back;  // by weight_ih
     bool projects = false;  // what the steps read: forward always, backward if a derivative does
 
     static const T *of(const void *p) { return static_cast<const T *>(p); }
     static T *of(void *p) { return static_cast<T *>(p); }
-    Values<T> &values(int64_t n) {
-        memory.emplace_back(new Values<T>(n));
-        return *memory.back();
-    }
 
     Layer(const Program &p, const Run &r) : program(p), run(r), width(p.input_gates * r.H), packed(r.T * r.B > 4) {
         double work = double(run.I) * width;  // multiplications and additions, a row of a step
         int64_t weights = 0;
+        size_t products = 0;
+        for (const Stage &stage : program.stages) products += stage.products.size();
+        packed_weights = std::vector<Values<T>>(products);
+        panels.reserve(program.stages.size()), places.reserve(program.arrays.size());
         for (const Stage &stage : program.stages) {
             panels.emplace_back();
             for (const Product &product : stage.products) {
-                panels.back().push_back(packed ? pack<T>(product, run, values(0)) : Panels<T>(1, 0, 0));
+                const bool as_it_lies = !packed || (run.B == 1 && product.weight % 2);
+                panels.back().push_back(as_it_lies ? Panels<T>(1, 0, 0) : pack<T>(product, run, packed_weights[--products]));
                 weights += run.size(stage.size) * product.to.size() * depth(product, run);
             }
         }
@@ -93,11 +93,11 @@ template <class T> struct Layer {
             zero(run.g_bias_ih, width), zero(run.g_bias_hh, program.hidden_gates * run.H);
             zero(run.g_vectors, int64_t(program.vectors.size()) * run.H);
         }
-        for (size_t c = 0; c < program.columns.size(); c++) {
-            const Holder &h = program.arrays[program.columns[c]];
-            columns.push_back(run.columns.empty() ? &values(chunk * run.B * run.size(h.size) * h.parts) : nullptr);
-        }
-        for (const State &s : program.states) turns.push_back(&values(2 * run.B * run.size(s.size)));
+        columns = std::vector<Values<T>>(program.columns.size());
+        for (size_t c = 0; c < columns.size() && run.columns.empty(); c++) columns[c].take(chunk * run.B * column_width(c));
+        turns = std::vector<Values<T>>(program.states.size());
+        for (size_t k = 0; k < turns.size(); k++)
+            if (program.reverse || !run.news[k]) turns[k].take(2 * run.B * run.size(program.states[k].size));
         for (size_t i = 0; i < program.arrays.size(); i++) places.push_back(place(program.arrays[i]));
     }
 
@@ -113,8 +113,8 @@ template <class T> struct Layer {
             return Place<T>{flip ? base + (run.T - 1) * step : base, nullptr, flip ? -step : step, row, 0, 0, false};
         };
         auto fixed = [&](const void *p, int64_t row) { return Place<T>{const_cast<T *>(of(p)), nullptr, 0, row, 0, 0, false}; };
-        auto two = [&](const Values<T> *v, const void *first, int64_t shift) {
-            return Place<T>{v->data, first ? of(first) : zeros.data, step, row, first ? row : 0, shift, true};
+        auto two = [&](const Values<T> &v, const void *first, int64_t shift) {
+            return Place<T>{v.data, first ? of(first) : zeros.data, step, row, first ? row : 0, shift, true};
         };
         switch (h.kind) {
             case INPUT: {
@@ -139,7 +139,7 @@ template <class T> struct Layer {
             case SEED: return run.g_output ? steps(run.g_output, run.flip) : fixed(zeros.data, 0);
             case CARRY: return two(turns[h.index], nullptr, 0);
             case CAME: return two(turns[h.index], run.g_finals[h.index], 1);
-            case COLUMN: return steps(run.columns.empty() ? columns[h.index]->data : run.columns[h.index]);
+            case COLUMN: return steps(run.columns.empty() ? columns[h.index].data : run.columns[h.index]);
             default: return fixed(nullptr, row);
         }
     }
@@ -150,13 +150,13 @@ template <class T> struct Layer {
         for (size_t i = 0; i < places.size(); i++) {
             const Holder &h = program.arrays[i];
             if (h.kind == INPUT) places[i].base = projected.data + h.index * run.H - t0 * places[i].step;
-            if (h.kind == COLUMN) places[i].base = columns[h.index]->data - t0 * places[i].step;
+            if (h.kind == COLUMN) places[i].base = columns[h.index].data - t0 * places[i].step;
         }
     }
 
     void all() {
         Team team(threads);
-        std::vector<std::unique_ptr<Between<T>>> between(threads);
+        std::vector<std::unique_ptr<Between<T>>> between(threads / together);
         const int64_t groups = threads / together;
         for (int64_t k = 0; k < groups; k++)
             between[k].reset(new Between<T>(program, run, run.B * (k + 1) / groups - run.B * k / groups));
@@ -219,7 +219,7 @@ template <class T> struct Layer {
             std::memcpy(read_rows.data + i * run.P, from, run.P * sizeof(T));
         }
     }
-    const T *column(int32_t c) const { return columns[c]->data; }
+    const T *column(int32_t c) const { return columns[c].data; }
     int64_t column_width(int32_t c) const {
         const Holder &h = program.arrays[program.columns[c]];
         return run.size(h.size) * h.parts;

@@ -195,8 +195,9 @@ PyObject *run_program(PyObject *, PyObject *const *args, Py_ssize_t count) {
     Arguments in{args + 1, args + count};
     Run run;
     const int isa = int(in.next());
+    run.threads = in.next();
     const bool is_double = in.next();
-    run.threads = in.next(), run.flip = in.next();
+    run.flip = in.next();
     run.T = in.next(), run.B = in.next(), run.I = in.next(), run.H = in.next(), run.P = in.next();
     run.x_step = in.next(), run.x_row = in.next(), run.x = in.pointer();
     run.indices = static_cast<const int64_t *>(in.pointer());

@@ -29,6 +29,16 @@ template <class T> struct Values {
     }
 };
 
+// How long the rows are that a product multiplies.
+inline int64_t depth(const Product &product, const Run &run) {
+    switch (product.weight) {
+        case 0: return run.P;
+        case 1: return int64_t(product.blocks.size()) * run.H;
+        case 2: return run.H;
+        default: return run.P;
+    }
+}
+
 constexpr int WIDE = 4;  // vectors of columns in a panel, at most
 
 // The weights of one product, packed. A panel has the columns of some units (`units` vectors of them) and some gates, side
@@ -132,6 +142,18 @@ void multiply(int vectors, int rows, const T *a, int64_t row, const T *panel, in
     }
 }
 
+// The first `there` lanes.
+template <class T> inline void store_some(T *to, Vec<T> v, int64_t there) {
+    if (there >= LANES<T>) return store<T>(to, v);
+    for (int64_t j = 0; j < there; j++) to[j] = v[j];
+}
+template <class T> inline Vec<T> load_some(const T *from, int64_t there) {
+    if (there >= LANES<T>) return load<T>(from);
+    Vec<T> v = {};
+    for (int64_t j = 0; j < there; j++) v[j] = from[j];
+    return v;
+}
+
 // The sum over n of outer products, A^T B, with A (N, M) and B (N, K): what the weights' gradients are. It is added to what
 // is there, or put there. Both are packed in blocks of rows that stay near.
 template <class T, int MR, int NV>
@@ -154,6 +176,16 @@ template <class T>
 void outer_products(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t N, int64_t K, T *to, int64_t begin, int64_t end, bool add) {
     constexpr int L = LANES<T>, NV = 3, most[] = ROWS, MR = most[NV - 1];
     constexpr int64_t BLOCK = 256;
+    if (N <= 4) {  // as many passes over what is made as products; nothing is read so often that packing would pay
+        for (int64_t m = begin; m < end; m++)
+            for (int64_t j = 0; j < K; j += L) {
+                const int64_t there = std::min<int64_t>(L, K - j);
+                Vec<T> sum = add ? load_some<T>(to + m * K + j, there) : Vec<T>{};
+                for (int64_t n = 0; n < N; n++) sum += a[n * a_row + m] * load_some<T>(b + n * b_row + j, there);
+                store_some<T>(to + m * K + j, sum, there);
+            }
+        return;
+    }
     const int64_t panels = (K + NV * L - 1) / (NV * L), longest = std::min(BLOCK, N);
     Values<T> memory(panels * longest * NV * L);
     T *packed = memory.data, rows[BLOCK * MR];
@@ -234,16 +266,6 @@ void pack_column(const Product &product, const Run &run, const T *weight, int64_
     }
 }
 
-// How long the rows are that a product multiplies.
-inline int64_t depth(const Product &product, const Run &run) {
-    switch (product.weight) {
-        case 0: return run.P;
-        case 1: return int64_t(product.blocks.size()) * run.H;
-        case 2: return run.H;
-        default: return run.P;
-    }
-}
-
 template <class T> Panels<T> pack(const Product &product, const Run &run, Values<T> &memory) {
     constexpr int L = LANES<T>;
     const bool hr = product.weight >= 2;
@@ -304,48 +326,49 @@ template <class T> inline Vec<T> dots(const T *x, const T *w, int64_t ld, int64_
     return sums_of_lanes<T>(sum);
 }
 
-// `there` (1 to L) columns of x w, for rows of w that are ld apart.
-template <class T> inline Vec<T> combination(const T *x, const T *w, int64_t ld, int64_t K, int64_t there) {
-    constexpr int L = LANES<T>, CHAINS = 4;
-    Vec<T> sum[CHAINS] = {};
-    if (there < L) {
-        for (int64_t k = 0; k < K; k++)
-            for (int64_t j = 0; j < there; j++) sum[0][j] += x[k] * w[k * ld + j];
-        return sum[0];
+// Adds `there` columns of x w to `sum`, for rows of w that are ld apart: long pieces of a row at once, as they lie.
+constexpr int PIECE = 8;  // vectors
+template <class T> inline void combine(const T *x, const T *w, int64_t ld, int64_t K, int64_t there, T *sum) {
+    constexpr int L = LANES<T>;
+    int64_t j = 0;
+    for (; j + PIECE * L <= there; j += PIECE * L) {
+        Vec<T> s[PIECE];
+#pragma GCC unroll 8
+        for (int v = 0; v < PIECE; v++) s[v] = load<T>(sum + j + v * L);
+        for (int64_t k = 0; k < K; k++) {
+            const Vec<T> a = all<T>(x[k]);
+#pragma GCC unroll 8
+            for (int v = 0; v < PIECE; v++) s[v] += a * load<T>(w + k * ld + j + v * L);
+        }
+#pragma GCC unroll 8
+        for (int v = 0; v < PIECE; v++) store<T>(sum + j + v * L, s[v]);
     }
-    int64_t k = 0;
-    for (; k + CHAINS <= K; k += CHAINS)
-#pragma GCC unroll 4
-        for (int c = 0; c < CHAINS; c++) sum[c] += all<T>(x[k + c]) * load<T>(w + (k + c) * ld);
-    for (; k < K; k++) sum[0] += all<T>(x[k]) * load<T>(w + k * ld);
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    for (; j < there; j += L) {
+        const int64_t some = std::min<int64_t>(L, there - j);
+        Vec<T> s = load_some<T>(sum + j, some);
+        for (int64_t k = 0; k < K; k++) s += x[k] * load_some<T>(w + k * ld + j, some);
+        store_some<T>(sum + j, s, some);
+    }
 }
 
-// `there` columns of a product of the row x, from unit `unit` of a gate on.
+// Adds `there` columns of a product of the row x, from unit `unit` of a gate on, to `sum`.
 template <class T>
-inline Vec<T> unpacked(const Product &product, const Run &run, const T *x, int gate, int64_t unit, int64_t there) {
+inline void unpacked(const Product &product, const Run &run, const T *x, int gate, int64_t unit, int64_t there, T *sum) {
+    constexpr int L = LANES<T>;
     const bool hr = product.weight >= 2;
-    const T *w = static_cast<const T *>(hr ? run.weight_hr : run.weight_hh);
+    const T *w = static_cast<const T *>(hr ? run.weight_hr : run.weight_hh) + (product.weight % 2 ? unit : 0);
     const int64_t ld = hr ? run.H : run.P;
-    if (product.weight == 0) return dots<T>(x, w + (product.blocks[gate] * run.H + unit) * ld, ld, run.P, there);
-    if (product.weight == 2) return dots<T>(x, w + unit * ld, ld, run.H, there);
-    if (product.weight == 3) return combination<T>(x, w + unit, ld, run.P, there);
-    Vec<T> sum = {};
-    for (size_t i = 0; i < product.blocks.size(); i++)
-        sum += combination<T>(x + i * run.H, w + product.blocks[i] * run.H * ld + unit, ld, run.H, there);
-    return sum;
-}
-
-// The first `there` lanes.
-template <class T> inline void store_some(T *to, Vec<T> v, int64_t there) {
-    if (there >= LANES<T>) return store<T>(to, v);
-    for (int64_t j = 0; j < there; j++) to[j] = v[j];
-}
-template <class T> inline Vec<T> load_some(const T *from, int64_t there) {
-    if (there >= LANES<T>) return load<T>(from);
-    Vec<T> v = {};
-    for (int64_t j = 0; j < there; j++) v[j] = from[j];
-    return v;
+    if (product.weight == 3) return combine<T>(x, w, ld, run.P, there, sum);
+    if (product.weight == 1) {
+        for (size_t i = 0; i < product.blocks.size(); i++)
+            combine<T>(x + i * run.H, w + product.blocks[i] * run.H * ld, ld, run.H, there, sum);
+        return;
+    }
+    w += ((hr ? 0 : product.blocks[gate] * run.H) + unit) * ld;
+    for (int64_t j = 0; j < there; j += L) {
+        const int64_t some = std::min<int64_t>(L, there - j);
+        store_some<T>(sum + j, load_some<T>(sum + j, some) + dots<T>(x, w + j * ld, ld, depth(product, run), some), some);
+    }
 }
 
 // A linear map: w, (M, K) or, `transposed`, (K, M), packed unless it is to meet few rows.
@@ -367,13 +390,13 @@ template <class T> struct Linear {
         constexpr int L = LANES<T>;
         constexpr int64_t BLOCK = 64;
         if (!panels.data) {
-            for (int64_t r = 0; r < n; r++)
-                for (int64_t m = 0; m < M; m += L) {
-                    const int64_t there = std::min<int64_t>(L, M - m);
-                    Vec<T> sum = unpacked<T>(product, as, x + r * row, 0, m, there);
-                    if (bias) sum += load_some<T>(bias + m, there);
-                    store_some<T>(to + r * M + m, sum, there);
-                }
+            for (int64_t r = 0; r < n; r++) {
+                if (bias)
+                    std::memcpy(to + r * M, bias, M * sizeof(T));
+                else
+                    std::fill(to + r * M, to + (r + 1) * M, T(0));
+                unpacked<T>(product, as, x + r * row, 0, 0, M, to + r * M);
+            }
             return;
         }
         T edge[BLOCK * WIDE * L], padded[WIDE * L];

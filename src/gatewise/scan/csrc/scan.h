@@ -36,13 +36,15 @@ struct Team {
 
 // Values between the stages of a step: of the threads that share a step's units, or of one alone.
 template <class T> struct Between {
-    std::vector<std::unique_ptr<Values<T>>> scratch, before;
-    std::vector<std::unique_ptr<Values<T>>> row_values;
-    Between(const Program &program, const Run &run, int64_t rows) {
-        for (const Holder &h : program.arrays)
-            scratch.emplace_back(new Values<T>(h.kind == SCRATCH ? rows * run.size(h.size) * h.parts : 0));
-        for (const State &s : program.states) before.emplace_back(new Values<T>(run.resets ? rows * run.size(s.size) : 0));
-        for (int i = 0; i < program.rows; i++) row_values.emplace_back(new Values<T>(rows));
+    std::vector<Values<T>> scratch, before, row_values;  // of the arrays, the states, the means
+    Between(const Program &program, const Run &run, int64_t rows)
+        : scratch(program.arrays.size()), before(run.resets ? program.states.size() : 0), row_values(program.rows) {
+        for (size_t i = 0; i < scratch.size(); i++) {
+            const Holder &h = program.arrays[i];
+            if (h.kind == SCRATCH) scratch[i].take(rows * run.size(h.size) * h.parts);
+        }
+        for (size_t i = 0; i < before.size(); i++) before[i].take(rows * run.size(program.states[i].size));
+        for (auto &values : row_values) values.take(rows);
     }
 };
 
@@ -82,7 +84,7 @@ template <class T> struct Scan {
             const Place<T> &p = places[i];
             const Holder &h = program.arrays[i];
             if (h.kind == SCRATCH) {
-                at[i] = between.scratch[i]->data, row[i] = p.row;
+                at[i] = between.scratch[i].data, row[i] = p.row;
                 continue;
             }
             const int64_t s = t + p.shift;
@@ -97,7 +99,7 @@ template <class T> struct Scan {
         for (size_t i = 0; i < program.states.size(); i++) {
             const State &s = program.states[i];
             const int64_t size = run.size(s.size);
-            T *before = between.before[i]->data;
+            T *before = between.before[i].data;
             for (int64_t b = begin; b < end && share == 0; b++) {
                 const T *from = run.resets[t * run.B + b] ? static_cast<const T *>(run.initial) + offset
                                                           : at[s.before] + (b - begin) * row[s.before];
@@ -115,6 +117,7 @@ template <class T> struct Scan {
         T *slot;
         int64_t size, j, r, there;
         int rows, width;
+        bool back;
     };
 
     Tile<T> find(Operand o, const Piece &piece) const {
@@ -140,7 +143,7 @@ template <class T> struct Scan {
             Tile<T> to = find(k.to, piece);
             if (k.op == ROW) {
                 for (int m = 0; m < rows; m++) {
-                    const T value = between.row_values[k.a.place]->data[piece.r + m];
+                    const T value = between.row_values[k.a.place].data[piece.r + m];
                     std::fill(to.data + m * width, to.data + (m + 1) * width, value);
                 }
                 continue;
@@ -174,8 +177,11 @@ template <class T> struct Scan {
             }
             const T *a = at[product.operand] + piece.r * row[product.operand];
             const int64_t first = piece.j / L / w.units;
-            for (int64_t block = first; block < std::min<int64_t>(w.blocks, first + width / L / w.units); block++)
+            const int64_t last = std::min<int64_t>(w.blocks, first + width / L / w.units) - 1;
+            // There and back: the panels that were last in one step are first in the next, and still near.
+            for (int64_t k = first; k <= last; k++)
                 for (int part = 0; part < w.parts(); part++) {
+                    const int64_t block = piece.back ? last - (k - first) : k;
                     const int gates = w.first(part + 1) - w.first(part), vectors = gates * w.units;
                     Column<T> column[WIDE];
                     for (int v = 0; v < vectors; v++) {
@@ -201,22 +207,18 @@ template <class T> struct Scan {
         }
     }
 
-    // Products whose weights are not packed.
+    // A product whose weights are not packed.
     void few_rows(const Product &product, const Piece &piece) {
-        constexpr int L = LANES<T>;
         for (size_t g = 0; g < product.to.size(); g++)
-            for (int m = 0; m < piece.rows; m++)
-                for (int64_t unit = 0; unit < piece.there; unit += L) {
-                    const int64_t there = std::min<int64_t>(L, piece.there - unit);
-                    const T *a = at[product.operand] + (piece.r + m) * row[product.operand];
-                    Vec<T> sum = unpacked<T>(product, run, a, int(g), piece.j + unit, there);
-                    if (product.bias[g] >= 0) sum += load_some<T>(at[product.bias[g]] + piece.j + unit, there);
-                    if (product.plus[g].place < 0) {
-                        const Tile<T> plus = find(product.plus[g], piece);
-                        sum += load_some<T>(plus.data + m * plus.row + unit, there);
-                    }
-                    store<T>(find({product.to[g], 0}, piece).data + m * piece.width + unit, sum);
-                }
+            for (int m = 0; m < piece.rows; m++) {
+                T *sum = find({product.to[g], 0}, piece).data + m * piece.width;
+                const T *bias = product.bias[g] < 0 ? nullptr : at[product.bias[g]] + piece.j;
+                const Tile<T> plus = product.plus[g].place < 0 ? find(product.plus[g], piece) : Tile<T>{nullptr, 0};
+                for (int64_t u = 0; u < piece.there; u++)
+                    sum[u] = (bias ? bias[u] : T(0)) + (plus.data ? plus.data[m * plus.row + u] : T(0));
+                const T *x = at[product.operand] + (piece.r + m) * row[product.operand];
+                unpacked<T>(product, run, x, int(g), piece.j, piece.there, sum);
+            }
     }
 
     static const T *rest_of(const T *from, int rows, int64_t row, int64_t there, T *to) {
@@ -245,7 +247,7 @@ template <class T> struct Scan {
                     const T *a = at[mean.operand] + b * row[mean.operand];
                     double sum = 0;
                     for (int64_t u = 0; u < width; u++) sum += a[u];
-                    between.row_values[mean.to]->data[b] = T(sum / width);
+                    between.row_values[mean.to].data[b] = T(sum / width);
                 }
             }
             if (!stage.means.empty()) wait();
@@ -268,7 +270,7 @@ template <class T> struct Scan {
                 for (int64_t r = 0; r < B; r += rows) {
                     const int here = int(std::min<int64_t>(rows, B - r));
                     if (filled != here) constants(slot, here * width), filled = here;
-                    const Piece piece{slot, size, j, r, std::min<int64_t>(width, size - j), here, width};
+                    const Piece piece{slot, size, j, r, std::min<int64_t>(width, size - j), here, width, bool(t & 1)};
                     products(stage, panels[i], piece);
                     tape(stage, piece);
                 }

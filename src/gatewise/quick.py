@@ -38,7 +38,7 @@ class Facts(NamedTuple):
 @lru_cache(maxsize=256)
 def facts(cell: Graph, width: int, hidden: int, output: int, layers: int, bias: bool) -> Facts | None:
     """None for a cell that goes the usual way: with masks, with learned vectors, or refused by the kernels."""
-    if not cpu.available() or cell.masks or cell.vectors or cpu.why_not_graph(cell):
+    if cell.masks or cell.vectors or cpu.why_not_graph(cell):
         return None
     rows_ih, rows_hh, weights = len(cell.input_gates) * hidden, len(cell.hidden_gates) * hidden, []
     for k in range(layers):
@@ -53,7 +53,9 @@ def facts(cell: Graph, width: int, hidden: int, output: int, layers: int, bias: 
 
 def run(layer: Layer, x: Any, hx: Any, layout: str) -> tuple[Tensor, Any] | None:
     """`Layer._forward` without lengths and resets; None where the call isn't plain."""
-    if not fused.plain() or type(x) is not Tensor or layer.bidirectional or not x.is_cpu or executors.watching():
+    if not fused.plain() or type(x) is not Tensor or layer.bidirectional or not x.is_cpu:
+        return None
+    if executors.watching() or not cpu.available():
         return None
     dtype, shape, bias = x.dtype, x.shape, layer.bias
     if len(shape) != len(layout) + 1 or (dtype is not torch.float32 and dtype is not torch.float64) or bias == "input":
@@ -101,14 +103,15 @@ def _without(
     finals = [x.new_empty(len(weights), batch, size) for size in known.states]
     before, after = [s.data_ptr() for s in states] or [0] * count, [f.data_ptr() for f in finals]
     for k, found in enumerate(weights):
-        if k:
+        if k:  # the states lie one layer after the other
             x, width = F.dropout(x, layer.dropout, layer.training), known.output
             ahead = [batch * size * (8 if double else 4) for size in known.states]
             after = [a + b for a, b in zip(after, ahead, strict=True)]
             before = [a + b for a, b in zip(before, ahead, strict=True)] if states else before
         (*x_step, x_row, _), weight_ih, weight_hh, *rest = x.stride(), *[w.data_ptr() for w in found]
         bias_ih, bias_hh = rest[:2] if layer.bias else (0, 0)
-        made = cpu.empty(x, *steps, batch, known.output)
+        shape = (*steps, batch, known.output)
+        made = cpu.empty(x, *shape) if steps else x.new_empty(shape)
         cpu.run(
             known.program, double, False, *(steps or (1,)), batch, width, known.hidden, known.output,
             *(x_step or (0,)), x_row, x.data_ptr(), 0,

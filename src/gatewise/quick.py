@@ -126,16 +126,14 @@ def _with_gradients(
     layer: Layer, known: Facts, x: Tensor, states: Sequence[Tensor], weights: Sequence[Sequence[Any]]
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """All layers, time-major."""
-    call = fused.Call(layer.cell, False, layer.executor, known.hidden, known.output)
+    plan = fused.plan(layer.cell, False, layer.executor, known.hidden, known.output, (1,))
     finals = []
     for k, (weight_ih, weight_hh, *rest) in enumerate(weights):
         x = F.dropout(x, layer.dropout, layer.training) if k else x
         bias_ih, bias_hh = rest[:2] if layer.bias else (None, None)
-        before: list[Any] = [s[k] for s in states] or [None] * len(known.states)
+        before: Sequence[Any] = states if len(weights) == 1 else [s[k : k + 1] for s in states]
         weight_hr = rest[-1] if known.projects else None
-        given = fused.Given(x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, *(None,) * 4, states=before, masks=())
-        x, after = fused.run_kernels(call, given)
+        flat = (x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, None, None, None, None)
+        x, after = fused.run_kernels(plan, (*flat, *before) if before else (*flat, *(None,) * len(known.states)))
         finals.append(after)
-    if len(finals) == 1:
-        return x, [s.unsqueeze(0) for s in finals[0]]
-    return x, [torch.stack(parts) for parts in zip(*finals, strict=True)]
+    return x, finals[0] if len(finals) == 1 else [torch.cat(parts) for parts in zip(*finals, strict=True)]

@@ -130,7 +130,7 @@ def reverse(
 def empty(like: Tensor, *shape: int) -> Tensor:
     """A tensor without values, in memory that was in use before, if there is some: see csrc/module.cpp."""
     count = math.prod(shape)
-    if count < 1 << 14:  # the system's allocator keeps small pieces itself
+    if count < 1 << 15:  # the system's allocator keeps small pieces itself
         return like.new_empty(shape)
     return torch.frombuffer(_kernels.buffer(count * like.element_size()), dtype=like.dtype, count=count).view(shape)
 

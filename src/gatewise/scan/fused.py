@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from gatewise.scan.plan import Inputs, backward_plan
 from gatewise.scan.stages import project
 
 
-class Call(NamedTuple):
+class Plan(NamedTuple):
     """What a layer's scan is told besides tensors."""
 
     graph: Graph
@@ -30,6 +31,26 @@ class Call(NamedTuple):
     executor: str
     hidden: int
     output: int  # P, or H without a projection
+    axes: tuple[int, ...]  # (1,) where states have an axis of layers
+    forward: Any  # programs; the second keeps what backward needs
+    forward_keeping: Any
+    backward: Any
+    states: tuple[int, ...]  # their sizes
+    places: tuple[
+        int, ...
+    ]  # of what is kept, the other states and extras: how many numbers come before, a row and step
+    kept: int  # how many these are in all
+
+
+@lru_cache(maxsize=256)
+def plan(graph: Graph, flip: bool, executor: str, hidden: int, output: int, axes: tuple[int, ...] = ()) -> Plan:
+    """The plan of a cell at its sizes."""
+    extras = backward_plan(graph).extras
+    kernels = cpu.forward_kernel(graph), cpu.forward_kernel(graph, extras), cpu.backward_kernel(graph)
+    sizes = [output if s == "P" else hidden for s in (*graph.state_sizes, *(graph.sizes[i] for i in extras))]
+    states = tuple(sizes[: len(graph.states)])
+    places = tuple(accumulate(sizes[1:-1], initial=0))[: len(sizes) - 1]
+    return Plan(graph, flip, executor, hidden, output, axes, *kernels, states, places, sum(sizes[1:]))
 
 
 class Given(NamedTuple):
@@ -42,7 +63,7 @@ class Given(NamedTuple):
     x: Tensor
     weight_ih: Tensor
     bias_ih: Tensor | None
-    weight_hh: Tensor
+    weight_hh: Tensor | None
     bias_hh: Tensor | None
     weight_hr: Tensor | None
     vectors: Tensor | None
@@ -54,11 +75,9 @@ class Given(NamedTuple):
 
     @staticmethod
     def of(graph: Graph, flat: Sequence[Any]) -> Given:
+        """From the tensors in a row, as autograd and the kernels take them."""
         states = 10 + len(graph.states)
         return Given._make((*flat[:10], flat[10:states], flat[states:]))
-
-    def flat(self) -> tuple[Tensor | None, ...]:
-        return (*self[:10], *self.states, *self.masks)
 
 
 def run(
@@ -81,20 +100,19 @@ def run(
     x = inputs.x if inputs.x.is_floating_point() else inputs.x.long()
     if x.dim() == 3 and x.stride(2) != 1:
         x = x.contiguous()
-    flat = (x, weight_ih, bias_ih, *inputs[1:6], inputs.resets, inputs.active, *inputs.states, *inputs.masks)
-    dense = [flat[0], *(None if t is None else t.contiguous() if t.numel() else None for t in flat[1:])]
-    given = Given.of(graph, dense)._replace(weight_ih=weight_ih.contiguous(), weight_hh=inputs.weight_hh.contiguous())
-    output, finals = run_kernels(Call(graph, flip, executor, inputs.hidden_size, inputs.projected_size), given)
+    others = (bias_ih, inputs.weight_hh, *inputs[2:6], inputs.resets, inputs.active, *inputs.states, *inputs.masks)
+    dense = [None if t is None else t.contiguous() if t.numel() else None for t in others]
+    known = plan(graph, flip, executor, inputs.hidden_size, inputs.projected_size)
+    output, finals = run_kernels(known, (x, weight_ih.contiguous(), *dense))
     return masked(output, inputs.active.flip(0) if flip else inputs.active), finals
 
 
-def run_kernels(call: Call, given: Given) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """`run` by the kernels, where they can; the output beyond the lengths is not masked."""
-    flat = given.flat()
+def run_kernels(known: Plan, flat: Sequence[Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`run` by the kernels, of what `Given` lists; the output beyond the lengths is not masked."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat):
-        output, *finals = Fused.apply(call, *flat)  # type: ignore[no-untyped-call]
+        output, *finals = Fused.apply(known, *flat)  # type: ignore[no-untyped-call]
     else:
-        (output, *finals), _ = _forward(call, given, False)
+        (output, *finals), _ = _forward(known, flat, False)
     return output, tuple(finals)
 
 
@@ -121,107 +139,73 @@ def _by_stages(
 # --- by the kernels ---------------------------------------------------------------------------------------
 
 
-class Programs(NamedTuple):
-    forward: Any
-    forward_keeping: Any
-    backward: Any
-    states: tuple[str, ...]  # their sizes, H or P
-    extras: tuple[str, ...]  # the sizes of what is kept for backward besides the states
+def _pointers(tensors: Sequence[Tensor | None]) -> list[int]:
+    return [0 if t is None else t.data_ptr() for t in tensors]
 
 
-@lru_cache(maxsize=256)
-def programs(graph: Graph) -> Programs:
-    extras = backward_plan(graph).extras
-    sizes = tuple("P" if graph.sizes[i] == "P" else "H" for i in extras)
-    kernels = cpu.forward_kernel(graph), cpu.forward_kernel(graph, extras), cpu.backward_kernel(graph)
-    return Programs(*kernels, graph.state_sizes, sizes)
-
-
-def _forward(call: Call, given: Given, keep: bool) -> tuple[list[Tensor], Tensor | None]:
-    """Output and final states, and what is kept: the other states after each step, and the extras, in a row."""
-    known, x = programs(call.graph), given.x
-    like, steps, batch = given.weight_ih, x.shape[0], x.shape[1]
-    output = cpu.empty(like, steps, batch, call.output)
-    finals = [like.new_empty(batch, call.output if s == "P" else call.hidden) for s in known.states]
-    kept = None
-    news, keeps = [output.data_ptr(), *(0,) * (len(finals) - 1)], list[int]()
-    if keep:
-        kept = cpu.empty(like, steps * batch * _width(call, known))
-        news, keeps = _places(call, known, output, kept)
-    cpu.run(
-        known.forward_keeping if keep else known.forward, *_numbers(call, given), len(news), *news,
-        len(keeps), *keeps, *_masks(given), len(finals), *(f.data_ptr() for f in finals),
-    )  # fmt: skip
-    return [output, *finals], kept
-
-
-def _width(call: Call, known: Programs) -> int:
-    """How many numbers are kept, a row and step."""
-    return sum(call.output if s == "P" else call.hidden for s in (*known.states[1:], *known.extras))
-
-
-def _places(call: Call, known: Programs, output: Tensor, kept: Tensor) -> tuple[list[int], list[int]]:
-    """Where the states after each step lie, and the extras."""
-    rows = output.shape[0] * output.shape[1] * output.element_size()
-    places, at = [], kept.data_ptr()
-    for size in (*known.states[1:], *known.extras):
-        places.append(at)
-        at += rows * (call.output if size == "P" else call.hidden)
-    states = len(known.states) - 1
-    return [output.data_ptr(), *places[:states]], places[states:]
-
-
-def _numbers(call: Call, given: Given) -> list[int]:
-    """What a run is told first, in the order in which csrc/module.cpp reads it."""
-    x, features = given.x, given.x.is_floating_point()
-    place = x.data_ptr()
+def _numbers(known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | None) -> list[int]:
+    """What both directions of a run are told first, in the order in which csrc/module.cpp reads it."""
+    x, like, count, place = flat[0], flat[1], len(known.states), output.data_ptr()
+    if kept is None:
+        news, keeps = [place, *(0,) * (count - 1)], list[int]()
+    else:
+        at, ahead = kept.data_ptr(), kept.shape[0] // known.kept * kept.element_size()
+        news = [place, *[at + ahead * k for k in known.places[: count - 1]]]
+        keeps = [at + ahead * k for k in known.places[count - 1 :]]
+    steps, batch, *_ = x.shape
+    x_step, x_row, *_ = x.stride()
+    place, *others = _pointers(flat)
+    masks = flat[10 + count :]
     return [
-        given.weight_ih.element_size() == 8, call.flip, x.shape[0], x.shape[1], given.weight_ih.shape[1],
-        call.hidden, call.output, x.stride(0), x.stride(1), place if features else 0, 0 if features else place,
-        *(0 if t is None else t.data_ptr() for t in given[1:10]),
-        len(given.states), *(0 if s is None else s.data_ptr() for s in given.states),
+        like.dtype is torch.float64, known.flip, steps, batch, like.shape[1], known.hidden, known.output, x_step, x_row,
+        *((place, 0) if x.is_floating_point() else (0, place)), *others[:9],
+        count, *others[9 : 9 + count], count, *news, len(keeps), *keeps,
+        len(masks), *others[9 + count :], *[m.dim() == 3 for m in masks],
     ]  # fmt: skip
 
 
-def _masks(given: Given) -> list[int]:
-    return [len(given.masks), *(m.data_ptr() for m in given.masks), *(m.dim() == 3 for m in given.masks)]
+def _forward(known: Plan, flat: Sequence[Any], keep: bool) -> tuple[list[Tensor], Tensor | None]:
+    """Output and final states, and what is kept: the other states after each step, and the extras, in a row."""
+    like, (steps, batch, *_) = flat[1], flat[0].shape
+    output = cpu.empty(like, steps, batch, known.output)
+    finals = [like.new_empty((*known.axes, batch, size)) for size in known.states]
+    kept = cpu.empty(like, steps * batch * known.kept) if keep and known.kept else None
+    program = known.forward_keeping if keep else known.forward
+    cpu.run(program, *_numbers(known, flat, output, kept), len(finals), *_pointers(finals))
+    return [output, *finals], kept
 
 
 def _backward(
-    call: Call, given: Given, output: Tensor, kept: Tensor, g: Sequence[Tensor | None], wanted: Sequence[bool]
+    known: Plan,
+    flat: Sequence[Any],
+    output: Tensor,
+    kept: Tensor | None,
+    g: Sequence[Tensor | None],
+    wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of `Given.flat()`, None where they are not wanted."""
-    known, like = programs(call.graph), given.weight_ih
-    steps, batch = given.x.shape[0], given.x.shape[1]
-    news, keeps = _places(call, known, output, kept)
-    g = [t if t is None else t.contiguous() for t in g]
+    """The gradients of what `Given` lists, None where they are not wanted."""
+    like, (steps, batch, *_) = flat[1], flat[0].shape
+    g, initial, count = [t if t is None else t.contiguous() for t in g], flat[7], len(known.states)
     made: list[Tensor | None] = [cpu.empty(like, steps, batch, like.shape[1]) if wanted[0] else None]
-    made += [
-        cpu.empty(like, *t.shape) if w and t is not None else None for t, w in zip(given[1:7], wanted[1:], strict=False)
-    ]
-    cuts = None if given.initial is None else like.new_zeros(batch, given.initial.shape[0])
-    count = len(given.states)
-    states = [
-        like.new_empty(batch, call.output if s == "P" else call.hidden) if w else None
-        for s, w in zip(known.states, wanted[10:], strict=False)
-    ]
+    made += [cpu.empty(t, *t.shape) if wanted[k] else None for k, t in enumerate(flat[1:7], 1)]
+    cuts = None if initial is None else like.new_zeros(batch, initial.shape[0])
+    states = [like.new_empty((*known.axes, batch, n)) if wanted[k] else None for k, n in enumerate(known.states, 10)]
+    g_output, *g_finals = _pointers(g)
     cpu.run(
-        known.backward, *_numbers(call, given), count, *news, len(keeps), *keeps, *_masks(given),
-        *(0 if t is None else t.data_ptr() for t in g[:1]), count, *(0 if t is None else t.data_ptr() for t in g[1:]),
-        count, *(0 if t is None else t.data_ptr() for t in states), 0,
-        *(0 if t is None else t.data_ptr() for t in (*made, cuts)),
+        known.backward, *_numbers(known, flat, output, kept), g_output, count, *g_finals, count, *_pointers(states), 0,
+        *_pointers(made), 0 if cuts is None else cuts.data_ptr(),
     )  # fmt: skip
-    made += [None if cuts is None or not wanted[7] else cuts.sum(0), None, None, *states]
-    return made + [None] * len(given.masks)
+    made += [cuts.sum(0) if cuts is not None and wanted[7] else None, None, None, *states]
+    return made + [None] * (len(flat) - len(made))
 
 
 class Fused(torch.autograd.Function):
-    """(call, *`Given`, flat) -> (output, *final states)."""
+    """(plan, *what `Given` lists) -> (output, *final states)."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *flat: Tensor | None) -> tuple[Tensor, ...]:
-        made, kept = _forward(call, Given.of(call.graph, flat), True)
-        ctx.call = call
+    def forward(ctx: Any, known: Plan, *flat: Tensor | None) -> tuple[Tensor, ...]:
+        made, kept = _forward(known, flat, True)
+        ctx.known = known
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*flat, made[0], kept)
         return tuple(made)
@@ -232,36 +216,39 @@ class Fused(torch.autograd.Function):
         wanted = ctx.needs_input_grad[1:]
         dense = all(t is None or (type(t) is Tensor and t.layout is torch.strided) for t in g)
         if torch.is_grad_enabled() or not dense or not plain():
-            return None, *_differentiable(ctx.call, flat, g, wanted)
-        return None, *_backward(ctx.call, Given.of(ctx.call.graph, flat), output, kept, g, wanted)
+            return None, *_differentiable(ctx.known, flat, g, wanted)
+        return None, *_backward(ctx.known, flat, output, kept, g, wanted)
 
 
 def _differentiable(
-    call: Call, flat: Sequence[Any], g: Sequence[Tensor | None], wanted: Sequence[bool]
+    known: Plan, flat: Sequence[Any], g: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients once more, as something that can be differentiated again."""
     create = torch.is_grad_enabled()
     with torch.enable_grad():
         # Of one tensor that is given twice each place has its own gradient.
         flat = [t.view_as(t) if want else t for t, want in zip(flat, wanted, strict=True)]
-        given = Given.of(call.graph, flat)
+        given = Given.of(known.graph, flat)
         like, batch = given.weight_ih, given.x.shape[1]
-        none, flags = like.new_zeros(0, call.hidden), torch.zeros(0, 0, dtype=torch.bool)
-        sizes = [call.output if s == "P" else call.hidden for s in call.graph.state_sizes]
+        none, flags = like.new_zeros(0, known.hidden), torch.zeros(0, 0, dtype=torch.bool)
+        sizes = [known.output if s == "P" else known.hidden for s in known.graph.state_sizes]
         inputs = Inputs(
             given.x,
-            given.weight_hh,
-            like.new_zeros(len(call.graph.hidden_gates) * call.hidden) if given.bias_hh is None else given.bias_hh,
+            like.new_zeros(0, known.output) if given.weight_hh is None else given.weight_hh,
+            like.new_zeros(len(known.graph.hidden_gates) * known.hidden) if given.bias_hh is None else given.bias_hh,
             none if given.weight_hr is None else given.weight_hr,
             none if given.vectors is None else given.vectors,
             like.new_zeros(0) if given.initial is None else given.initial,
-            tuple(like.new_zeros(batch, size) if s is None else s for s, size in zip(given.states, sizes, strict=True)),
+            tuple(
+                like.new_zeros(batch, size) if s is None else s.view(batch, size)
+                for s, size in zip(given.states, sizes, strict=True)
+            ),
             flags if given.resets is None else given.resets,
             flags if given.active is None else given.active,
             tuple(given.masks),
         )
-        output, finals = _by_stages(call.graph, call.flip, call.executor, inputs, given.weight_ih, given.bias_ih)
-        made = [(o, t) for o, t in zip((output, *finals), g, strict=True) if t is not None]
+        output, finals = _by_stages(known.graph, known.flip, known.executor, inputs, given.weight_ih, given.bias_ih)
+        made = [(o, t.view_as(o)) for o, t in zip((output, *finals), g, strict=True) if t is not None]
         asked = [t for t, want in zip(flat, wanted, strict=True) if want]
         found: Sequence[Tensor | None] = [None] * len(asked)
         if made:

@@ -24,7 +24,7 @@ template <class T> struct Layer {
     std::vector<std::vector<Panels<T>>> panels;
     std::vector<Values<T>> packed_weights, columns, turns;  // of the products, the columns, the states
     std::vector<Place<T>> places;
-    Values<T> projected, zeros, table, g_table, x_rows, read_rows, g_x_rows;
+    Values<T> projected, zeros, table, g_table, x_rows;
     std::unique_ptr<Linear<T>> forth, back;  // by weight_ih
     bool projects = false;  // what the steps read: forward always, backward if a derivative does
 
@@ -78,9 +78,8 @@ template <class T> struct Layer {
                 std::fill(g_table.data, g_table.data + run.I * width, T(0));
             }
         }
-        if (run.weight_ih && !run.indices && !x_lies_densely()) x_rows.take(chunk * run.B * run.I);
+        if (projects && !run.indices && !x_lies_densely()) x_rows.take(chunk * run.B * run.I);
         if (program.reverse && run.weight_ih) {
-            read_rows.take(chunk * run.B * run.P);
             // Products are put where they go, then added; what none goes to is zero.
             std::vector<char> reached(program.hidden_gates + 1, 0);
             for (const Projected &p : program.projected) {
@@ -172,8 +171,6 @@ template <class T> struct Layer {
                 for (int64_t i = 0; i < n; i++) scan.step(program.reverse ? t0 + n - 1 - i : t0 + i);
                 team.wait();
                 if (program.reverse && run.weight_ih) {
-                    gather(t0, n, k);
-                    team.wait();
                     finish(t0, n, k);
                     team.wait();
                 }
@@ -207,18 +204,6 @@ template <class T> struct Layer {
 
     // --- the gradients --------------------------------------------------------------------------------
 
-    // Rows that do not lie as the columns do: the first state before each step, and x.
-    void gather(int64_t t0, int64_t n, int64_t k) {
-        const int64_t first = n * run.B * k / threads, last = n * run.B * (k + 1) / threads;
-        if (x_rows.data && !projects) gather_x(t0, first, last);
-        const Place<T> before = place(Holder{STATE, 0, program.states[0].size, 1});
-        for (int64_t i = first; i < last; i++) {
-            const int64_t t = t0 + i / run.B, b = i % run.B;
-            const T *from = run.resets && run.resets[t * run.B + b] ? of(run.initial)
-                            : t == 0 ? before.first + b * before.first_row : before.base + (t - 1) * before.step + b * before.row;
-            std::memcpy(read_rows.data + i * run.P, from, run.P * sizeof(T));
-        }
-    }
     const T *column(int32_t c) const { return columns[c].data; }
     int64_t column_width(int32_t c) const {
         const Holder &h = program.arrays[program.columns[c]];
@@ -228,10 +213,18 @@ template <class T> struct Layer {
     // A thread's part of what the steps of a chunk give to the gradients of the weights and of x.
     void finish(int64_t t0, int64_t n, int64_t k) {
         const int64_t N = n * run.B;
+        const Place<T> before = place(Holder{STATE, 0, program.states[0].size, 1});
         std::vector<char> there(program.hidden_gates + 1, t0 + n < run.T);  // of each gate: whether an earlier product is
         for (const Projected &p : program.projected) {
-            const T *made = column(p.made), *read = p.read < 0 ? read_rows.data : column(p.read);
+            const T *made = column(p.made);
             const int64_t a_row = column_width(p.made), K = p.blocks.empty() ? run.H : run.P;
+            auto read = [&](int64_t i) {  // where the value lies that was projected
+                if (p.read >= 0) return column(p.read) + i * K;
+                const int64_t t = t0 + i / run.B, b = i % run.B;
+                if (run.resets && run.resets[t * run.B + b]) return of(run.initial);
+                if (t == 0) return before.first + b * before.first_row;
+                return static_cast<const T *>(before.base + (t - 1) * before.step + b * before.row);
+            };
             if (p.blocks.empty() && run.g_weight_hr) {
                 products(made, a_row, read, K, N, run.P, of(run.g_weight_hr), k, there[program.hidden_gates]);
                 there[program.hidden_gates] = 1;
@@ -248,7 +241,7 @@ template <class T> struct Layer {
         }
         for (size_t v = 0; v < program.vectors.size() && run.g_vectors; v++)
             sums(column(program.vectors[v]), run.H, N, run.H, of(run.g_vectors) + v * run.H, k);
-        if (run.g_bias_ih) sums(column(0), width, N, width, of(run.g_bias_ih), k);
+        if (run.g_bias_ih && !same_bias()) sums(column(0), width, N, width, of(run.g_bias_ih), k);
         if (run.indices && run.g_weight_ih) {
             const int64_t first = width * k / threads, last = width * (k + 1) / threads;
             for (int64_t i = 0; i < N; i++) {
@@ -257,7 +250,7 @@ template <class T> struct Layer {
                 for (int64_t m = first; m < last; m++) to[m] += from[m];
             }
         } else if (run.g_weight_ih) {
-            const T *x = x_lies_densely() ? x_at(t0, 0) : x_rows.data;
+            auto x = [&](int64_t i) { return x_at(t0 + i / run.B, i % run.B); };
             products(column(0), width, x, run.I, N, width, of(run.g_weight_ih), k, t0 + n < run.T);
         }
         if (!run.g_x) return;
@@ -269,9 +262,17 @@ template <class T> struct Layer {
             i = end;
         }
     }
-    void products(const T *a, int64_t a_row, const T *b, int64_t K, int64_t N, int64_t M, T *to, int64_t k, bool add) {
+    // Whether each gate's two biases get the same.
+    bool same_bias() const {
+        if (!run.g_bias_hh || program.projected.size() != 1 || program.projected[0].made) return false;
+        const auto &blocks = program.projected[0].blocks;
+        for (size_t g = 0; g < blocks.size(); g++)
+            if (blocks[g] != int32_t(g)) return false;
+        return int32_t(blocks.size()) == program.input_gates;
+    }
+    template <class F> void products(const T *a, int64_t a_row, const F &b, int64_t K, int64_t N, int64_t M, T *to, int64_t k, bool add) {
         const int64_t rows = ((M + threads - 1) / threads + 7) / 8 * 8;
-        outer_products<T>(a, a_row, b, K, N, K, to, std::min(M, rows * k), std::min(M, rows * (k + 1)), add);
+        outer_products<T>(a, a_row, b, N, K, to, std::min(M, rows * k), std::min(M, rows * (k + 1)), add);
     }
     void sums(const T *a, int64_t a_row, int64_t N, int64_t M, T *to, int64_t k) {
         const int64_t first = M * k / threads, last = M * (k + 1) / threads;
@@ -289,6 +290,7 @@ template <class T> struct Layer {
             const Place<T> p = place(Holder{program.reverse ? CARRY : NEW, int32_t(k), program.states[k].size, 1});
             std::memcpy(to, p.base + (p.turns ? (t & 1) : t) * p.step, run.B * size * sizeof(T));
         }
+        if (program.reverse && run.g_bias_ih && same_bias()) std::memcpy(run.g_bias_ih, run.g_bias_hh, width * sizeof(T));
         if (g_table.data)
             for (int64_t m = 0; m < width; m++)
                 for (int64_t i = 0; i < run.I; i++) of(run.g_weight_ih)[m * run.I + i] = g_table.data[i * width + m];

@@ -171,45 +171,55 @@ inline void outer(const T *a, const T *panel, int64_t n, T *to, int64_t width, i
         }
 }
 
-// The rows [begin, end) of it.
-template <class T>
-void outer_products(const T *a, int64_t a_row, const T *b, int64_t b_row, int64_t N, int64_t K, T *to, int64_t begin, int64_t end, bool add) {
-    constexpr int L = LANES<T>, NV = 3, most[] = ROWS, MR = most[NV - 1];
+// MR rows of it.
+template <class T, int MR>
+inline void outer(int vectors, const T *a, const T *panel, int64_t n, T *to, int64_t width, int64_t columns, bool add) {
+    switch (vectors) {
+        case 1: return outer<T, MR, 1>(a, panel, n, to, width, columns, add);
+        case 2: return outer<T, MR, 2>(a, panel, n, to, width, columns, add);
+        default: return outer<T, MR, 3>(a, panel, n, to, width, columns, add);
+    }
+}
+
+// The rows [begin, end) of it; b(n) is where row n of B lies.
+template <class T, class F>
+void outer_products(const T *a, int64_t a_row, const F &b, int64_t N, int64_t K, T *to, int64_t begin, int64_t end, bool add) {
+    constexpr int L = LANES<T>, WIDEST = 3, most[] = ROWS, MR = most[WIDEST - 1];
     constexpr int64_t BLOCK = 256;
     if (N <= 4) {  // as many passes over what is made as products; nothing is read so often that packing would pay
         for (int64_t m = begin; m < end; m++)
             for (int64_t j = 0; j < K; j += L) {
                 const int64_t there = std::min<int64_t>(L, K - j);
                 Vec<T> sum = add ? load_some<T>(to + m * K + j, there) : Vec<T>{};
-                for (int64_t n = 0; n < N; n++) sum += a[n * a_row + m] * load_some<T>(b + n * b_row + j, there);
+                for (int64_t n = 0; n < N; n++) sum += a[n * a_row + m] * load_some<T>(b(n) + j, there);
                 store_some<T>(to + m * K + j, sum, there);
             }
         return;
     }
-    const int64_t panels = (K + NV * L - 1) / (NV * L), longest = std::min(BLOCK, N);
-    Values<T> memory(panels * longest * NV * L);
+    const int64_t vectors = (K + L - 1) / L, longest = std::min(BLOCK, N);
+    Values<T> memory(vectors * longest * L);
     T *packed = memory.data, rows[BLOCK * MR];
     for (int64_t i = 0; i < N; i += BLOCK, add = true) {
         const int64_t n = std::min(BLOCK, N - i);
-        for (int64_t p = 0; p < panels; p++)
-            for (int64_t k = 0; k < n; k++) {
-                T *row = packed + (p * longest + k) * NV * L;
-                const int64_t first = p * NV * L, there = std::min<int64_t>(NV * L, K - first);
-                std::memcpy(row, b + (i + k) * b_row + first, there * sizeof(T));
-                if (there < NV * L) std::memset(row + there, 0, (NV * L - there) * sizeof(T));
+        for (int64_t k = 0; k < n; k++) {
+            const T *from = b(i + k);
+            for (int64_t v = 0; v < vectors; v++) {
+                const int64_t panel = v / WIDEST * WIDEST, wide = std::min<int64_t>(WIDEST, vectors - panel);
+                store<T>(packed + (panel * longest + k * wide + v % WIDEST) * L, load_some<T>(from + v * L, K - v * L));
             }
+        }
         for (int64_t m = begin; m < end; m += MR) {
             const int64_t there = std::min<int64_t>(MR, end - m);
+            const int64_t beside = there < MR ? 1 : MR, below = there < MR ? BLOCK : 1;  // the last few go one by one
             for (int64_t k = 0; k < n; k++)
-                for (int64_t j = 0; j < there; j++) rows[k * (there < MR ? 1 : MR) + (there < MR ? j * BLOCK : j)] = a[(i + k) * a_row + m + j];
-            for (int64_t p = 0; p < panels; p++) {
-                const T *panel = packed + p * longest * NV * L;
-                T *at = to + m * K + p * NV * L;
-                if (there == MR)
-                    outer<T, MR, NV>(rows, panel, n, at, K, K - p * NV * L, add);
-                else
-                    for (int64_t j = 0; j < there; j++)
-                        outer<T, 1, NV>(rows + j * BLOCK, panel, n, at + j * K, K, K - p * NV * L, add);
+                for (int64_t j = 0; j < there; j++) rows[k * beside + j * below] = a[(i + k) * a_row + m + j];
+            for (int64_t v = 0; v < vectors; v += WIDEST) {
+                const int wide = int(std::min<int64_t>(WIDEST, vectors - v));
+                const T *panel = packed + v * longest * L;
+                T *at = to + m * K + v * L;
+                for (int64_t j = 0; j < there && there < MR; j++)
+                    outer<T, 1>(wide, rows + j * BLOCK, panel, n, at + j * K, K, K - v * L, add);
+                if (there == MR) outer<T, MR>(wide, rows, panel, n, at, K, K - v * L, add);
             }
         }
     }

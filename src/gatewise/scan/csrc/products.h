@@ -157,9 +157,9 @@ template <class T> inline Vec<T> load_some(const T *from, int64_t there) {
 // The sum over n of outer products, A^T B, with A (N, M) and B (N, K): what the weights' gradients are. It is added to what
 // is there, or put there. Both are packed in blocks of rows that stay near.
 template <class T, int MR, int NV>
-inline void outer(const T *a, const T *panel, int64_t n, T *to, int64_t width, int64_t columns, bool add) {
+inline void outer(const T *a, int64_t row, const T *panel, int64_t n, T *to, int64_t width, int64_t columns, bool add) {
     Vec<T> sum[MR][NV] = {};
-    tile<T, MR, NV, true>(a, MR, panel, n, sum);
+    tile<T, MR, NV, true>(a, row, panel, n, sum);
     for (int m = 0; m < MR; m++)
         for (int v = 0; v < NV; v++) {
             T *at = to + m * width + v * LANES<T>;
@@ -173,11 +173,11 @@ inline void outer(const T *a, const T *panel, int64_t n, T *to, int64_t width, i
 
 // MR rows of it.
 template <class T, int MR>
-inline void outer(int vectors, const T *a, const T *panel, int64_t n, T *to, int64_t width, int64_t columns, bool add) {
+inline void outer(int vectors, const T *a, int64_t row, const T *panel, int64_t n, T *to, int64_t width, int64_t columns, bool add) {
     switch (vectors) {
-        case 1: return outer<T, MR, 1>(a, panel, n, to, width, columns, add);
-        case 2: return outer<T, MR, 2>(a, panel, n, to, width, columns, add);
-        default: return outer<T, MR, 3>(a, panel, n, to, width, columns, add);
+        case 1: return outer<T, MR, 1>(a, row, panel, n, to, width, columns, add);
+        case 2: return outer<T, MR, 2>(a, row, panel, n, to, width, columns, add);
+        default: return outer<T, MR, 3>(a, row, panel, n, to, width, columns, add);
     }
 }
 
@@ -185,7 +185,7 @@ inline void outer(int vectors, const T *a, const T *panel, int64_t n, T *to, int
 template <class T, class F>
 void outer_products(const T *a, int64_t a_row, const F &b, int64_t N, int64_t K, T *to, int64_t begin, int64_t end, bool add) {
     constexpr int L = LANES<T>, WIDEST = 3, most[] = ROWS, MR = most[WIDEST - 1];
-    constexpr int64_t BLOCK = 256;
+    constexpr int64_t BLOCK = 256, GROUP = 2 * MR;  // rows of A^T, which lie in one line or two of the cache
     if (N <= 4) {  // as many passes over what is made as products; nothing is read so often that packing would pay
         for (int64_t m = begin; m < end; m++)
             for (int64_t j = 0; j < K; j += L) {
@@ -198,7 +198,7 @@ void outer_products(const T *a, int64_t a_row, const F &b, int64_t N, int64_t K,
     }
     const int64_t vectors = (K + L - 1) / L, longest = std::min(BLOCK, N);
     Values<T> memory(vectors * longest * L);
-    T *packed = memory.data, rows[BLOCK * MR];
+    T *packed = memory.data, rows[BLOCK * GROUP];
     for (int64_t i = 0; i < N; i += BLOCK, add = true) {
         const int64_t n = std::min(BLOCK, N - i);
         for (int64_t k = 0; k < n; k++) {
@@ -208,18 +208,21 @@ void outer_products(const T *a, int64_t a_row, const F &b, int64_t N, int64_t K,
                 store<T>(packed + (panel * longest + k * wide + v % WIDEST) * L, load_some<T>(from + v * L, K - v * L));
             }
         }
-        for (int64_t m = begin; m < end; m += MR) {
-            const int64_t there = std::min<int64_t>(MR, end - m);
-            const int64_t beside = there < MR ? 1 : MR, below = there < MR ? BLOCK : 1;  // the last few go one by one
-            for (int64_t k = 0; k < n; k++)
-                for (int64_t j = 0; j < there; j++) rows[k * beside + j * below] = a[(i + k) * a_row + m + j];
+        for (int64_t group = begin; group < end; group += GROUP) {
+            const int64_t wide = std::min(GROUP, end - group);
+            for (int64_t k = 0; k < n; k++) {
+                const T *from = a + (i + k) * a_row + group;
+                for (int64_t m = 0; m < wide; m++) rows[k * GROUP + m] = from[m];
+                __builtin_prefetch(from + GROUP);
+            }
             for (int64_t v = 0; v < vectors; v += WIDEST) {
-                const int wide = int(std::min<int64_t>(WIDEST, vectors - v));
+                const int beside = int(std::min<int64_t>(WIDEST, vectors - v));
                 const T *panel = packed + v * longest * L;
-                T *at = to + m * K + v * L;
-                for (int64_t j = 0; j < there && there < MR; j++)
-                    outer<T, 1>(wide, rows + j * BLOCK, panel, n, at + j * K, K, K - v * L, add);
-                if (there == MR) outer<T, MR>(wide, rows, panel, n, at, K, K - v * L, add);
+                int64_t m = 0;
+                for (; m + MR <= wide; m += MR)
+                    outer<T, MR>(beside, rows + m, GROUP, panel, n, to + (group + m) * K + v * L, K, K - v * L, add);
+                for (; m < wide; m++)
+                    outer<T, 1>(beside, rows + m, GROUP, panel, n, to + (group + m) * K + v * L, K, K - v * L, add);
             }
         }
     }

@@ -153,6 +153,12 @@ template <class T> struct Scan {
             if (edge)
                 for (int i = 0; i < 3; i++)
                     if (operands[i].place < 0) given[i] = padded(given[i], i, piece);
+            if (stage.products.empty())  // tiles follow each other in memory: what the next one reads is fetched meanwhile
+                for (int i = 0; i < 3; i++)
+                    if (operands[i].place < 0 && given[i].row)
+                        for (int m = 0; m < rows; m++)
+                            for (int u = 0; u < width; u += 64 / int(sizeof(T)))
+                                __builtin_prefetch(given[i].data + (m + rows) * given[i].row + u);
             if (edge && k.to.place < 0) {
                 Tile<T> made = {piece.slot + int64_t(program.slots + 3) * rows * width, width};
                 compute<T>(k, made, given[0], given[1], given[2], rows, width);

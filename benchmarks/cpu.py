@@ -288,9 +288,47 @@ def bfloat16(budget: float) -> Tables:
     yield f"GRU in bfloat16, {BACKWARD} (this machine {amx} AMX; {gatewise.explain(half, x[:2].bfloat16())})", rows()
 
 
+def language(budget: float) -> Tables:
+    """A step of training as `gatewise train text --recipe d2l` does it; torch.nn.GRU needs its characters one-hot."""
+    steps, batch, characters, hidden = 35, 32, 28, 256
+    text_ = torch.randint(characters, (steps + 1, batch))
+
+    def loop(layer: nn.Module, read: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+        model = nn.ModuleList([layer, nn.Linear(hidden, characters)])
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        state = [torch.zeros(1, batch, hidden)]
+
+        def train() -> float:
+            output, after = layer(read(text_[:-1]), state[0])
+            state[0] = after.detach()
+            loss = F.cross_entropy(model[1](output).flatten(0, 1), text_[1:].flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            return loss.item()
+
+        return train
+
+    def rows() -> Iterator[Row]:
+        layer = gatewise.GRU(characters, hidden)
+        twin = peers.torchs_twin(layer)
+        torch.manual_seed(0)
+        ours = loop(layer, lambda x: x)
+        torch.manual_seed(0)
+        theirs = loop(twin, lambda x: F.one_hot(x, characters).float())
+        for _ in range(3):
+            if abs(ours() - theirs()) > 1e-4:
+                raise SystemExit("language: the losses differ, so there is nothing to compare")
+        found = ratios(Call(ours), {"tokens a second, ours / nn.GRU's": Call(theirs)}, budget)
+        yield text((steps, batch, characters, hidden)), found
+
+    yield "Training the d2l book's language model, characters as integers beside one-hot vectors", rows()
+
+
 SECTIONS: dict[str, Callable[[float], Tables]] = {
     "gru": gru, "lstm": partial(beside_torch, "LSTM"), "rnn": partial(beside_torch, "RNN"), "step": step,
-    "cells": own_cells, "rate": rate, "memory": memory, "length": length, "bfloat16": bfloat16,
+    "cells": own_cells, "language": language, "rate": rate, "memory": memory, "length": length, "bfloat16": bfloat16,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import sys
@@ -20,7 +21,7 @@ from torch import Tensor
 import gatewise
 from gatewise import cells
 from gatewise.graph.ops import OPS
-from gatewise.scan import cpu
+from gatewise.scan import cpu, executors
 
 pytestmark = pytest.mark.skipif(not cpu.instruction_set(), reason="gatewise was installed without a C++ compiler")
 BUILT_IN = [v for v in vars(cells).values() if isinstance(v, gatewise.Graph)]
@@ -232,6 +233,71 @@ def test_without_kernels_the_reference_runs_and_explain_says_how_to_get_them(mon
     assert "reference: gatewise was installed without its C++ kernels; install a C++ compiler" in gatewise.explain(
         layer, x
     )
+
+
+# --- the shortest way -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "make_layer",
+    [
+        lambda **o: gatewise.GRU(5, 7, **o),
+        lambda **o: gatewise.GRU(5, 7, num_layers=3, bias=False, reset_after=False, **o),
+        lambda **o: gatewise.LSTM(5, 7, num_layers=2, **o),
+        lambda **o: gatewise.LSTM(5, 7, num_layers=2, proj_size=3, **o),
+        lambda **o: gatewise.RNN(5, 7, nonlinearity="relu", **o),
+        lambda **o: gatewise.Recurrent(cells.lstm_projected, 5, 7, proj_size=4, **o),
+        lambda **o: gatewise.Recurrent(cells.gru, 5, 7, num_layers=2, bias="input", **o),
+        lambda **o: gatewise.Recurrent(cells.lstm_peephole, 5, 7, learn_state=True, **o),
+    ],
+)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_plain_calls_give_what_the_usual_way_gives(make_layer: Any, batch_first: bool, dtype: torch.dtype) -> None:
+    layer = randomize(make_layer(batch_first=batch_first, dtype=dtype))
+    for steps, batch in ((1, 1), (1, 3), (6, 1), (4, 9)):
+        x = torch.randn(*((batch, steps) if batch_first else (steps, batch)), 5, dtype=dtype)
+        hx = tuple(torch.randn(s, dtype=dtype) for s in layer.state_shapes(batch))
+        for before in (None, hx if len(hx) > 1 else hx[0]):
+            made = []
+            for usual in (False, True):
+                x = x.detach().requires_grad_()
+                with executors.watch() if usual else contextlib.nullcontext():  # what is watched goes the usual way
+                    output, state = layer(x, before)
+                    with torch.no_grad():
+                        bare, after = layer(x, before)
+                        if steps == 1:
+                            step = layer.step(x.detach().flatten(0, 1), before)
+                            assert torch.equal(step[0], bare.flatten(0, 1))
+                states = state if isinstance(state, tuple) else (state,)
+                loss = output.square().sum() + sum((2 * s).sin().sum() for s in states)
+                learned = () if before is None else tuple(p for n, p in layer.named_parameters() if "_0_l" in n)
+                reached = [p for p in layer.parameters() if not any(p is q for q in learned)]
+                gradients = torch.autograd.grad(loss, [x, *reached])
+                others = (bare, *(after if isinstance(after, tuple) else (after,)))
+                made.append([output, *states, *others, *gradients])
+            for a, b in zip(*made, strict=True):
+                assert a.shape == b.shape
+                assert torch.equal(a, b)  # the same kernels
+
+
+def test_weights_that_are_not_plain_go_the_usual_way() -> None:
+    layer, x = randomize(gatewise.GRU(4, 6)), torch.randn(3, 2, 4)
+    expected = layer(x)[0]
+    layer.weight_hh_l0.data = layer.weight_hh_l0.data.t().contiguous().t()  # laid out otherwise
+    assert_close(layer(x)[0], expected, FLOAT32)
+    layer.weight_hh_l0.data = layer.weight_hh_l0.data[:-1]
+    with pytest.raises(RuntimeError):
+        layer(x)
+
+
+def test_gradients_of_part_of_the_weights_alone() -> None:
+    layer, x = randomize(gatewise.LSTM(4, 6, num_layers=3)), torch.randn(3, 2, 4)
+    whole = torch.autograd.grad(layer(x)[0].sum(), list(layer.parameters()))
+    for k, (name, parameter) in enumerate(layer.named_parameters()):
+        for other in layer.parameters():
+            other.requires_grad_(other is parameter)
+        assert_close(torch.autograd.grad(layer(x)[0].sum(), parameter)[0], whole[k], FLOAT32, name)
 
 
 # --- the products around the scan -------------------------------------------------------------------------

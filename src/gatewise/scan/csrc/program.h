@@ -126,4 +126,7 @@ void run_avx512(const Program &, const Run &, bool);
 void run_avx2(const Program &, const Run &, bool);
 void run_portable(const Program &, const Run &, bool);
 
+// Those of an instruction set: 0 is the best that the machine has, 1 portable, 2 avx2, 3 avx512.
+const Kernels &kernels(int isa);
+
 }  // namespace gatewise

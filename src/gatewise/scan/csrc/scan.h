@@ -251,8 +251,14 @@ template <class T> struct Scan {
                 const int64_t width = run.size(mean.size);
                 for (int64_t b = 0; b < B && share == 0; b++) {
                     const T *a = at[mean.operand] + b * row[mean.operand];
-                    double sum = 0;
-                    for (int64_t u = 0; u < width; u++) sum += a[u];
+                    Vec<T> part[4] = {};
+                    int64_t u = 0;
+                    for (; u + 4 * L <= width; u += 4 * L)
+                        for (int v = 0; v < 4; v++) part[v] += load<T>(a + u + v * L);
+                    for (; u < width; u += L) part[0] += load_some<T>(a + u, width - u);
+                    const Vec<T> sums = (part[0] + part[1]) + (part[2] + part[3]);
+                    T sum = 0;
+                    for (int v = 0; v < L; v++) sum += sums[v];
                     between.row_values[mean.to].data[b] = T(sum / width);
                 }
             }

@@ -87,10 +87,9 @@ void compute(const Instruction &k, Tile<T> to, Tile<T> a, Tile<T> b, Tile<T> c, 
             });
         case LOG: return one_by_one<T>(to, a, a, rows, width, [](T x, T) { return std::log(x); });
         case SQRT: return one_by_one<T>(to, a, a, rows, width, [](T x, T) { return std::sqrt(x); });
-        case SOFTPLUS:
-            return one_by_one<T>(to, a, a, rows, width, [p, q](T x, T) {
-                return x * p > q ? x : std::log1p(std::exp(x * p)) / p;
-            });
+        case SOFTPLUS: return each<T>(to, a, rows, width, [p, q](V x) {
+            return pick<T>(x * p > q, x, log_of_one_plus_exp<T>(x * p) / p);
+        });
     }
 }
 

@@ -100,6 +100,14 @@ template <class T> inline Vec<T> elu(Vec<T> x, T alpha) {
     Vec<T> bounded = pick<T>(x > T(0), all<T>(0), pick<T>(x < T(-60), all<T>(-60), x)), n, r, t;
     return pick<T>(x != x, x, pick<T>(x > T(0), x, alpha * exponential_minus_one<T>(bounded, n, r, t)));
 }
+// log(1 + exp(z)) = max(z, 0) + log(1 + e), e = exp(-|z|); the last is 2 artanh(e / (2 + e)), an odd series of so many terms.
+template <class T> inline Vec<T> log_of_one_plus_exp(Vec<T> z) {
+    constexpr int TERMS = sizeof(T) == 4 ? 8 : 17;
+    Vec<T> e = exponential<T>(-absolute<T>(z)), s = e / (e + T(2)), square = s * s, sum = all<T>(T(2) / (2 * TERMS - 1));
+#pragma GCC unroll 17
+    for (int k = TERMS - 2; k >= 0; k--) sum = sum * square + T(2) / (2 * k + 1);
+    return pick<T>(z < T(0), Vec<T>{}, z) + s * sum;
+}
 template <class T> inline Vec<T> truth(Ints<T> c) { return (Vec<T>)(c & (Ints<T>)all<T>(1)); }
 
 }  // namespace

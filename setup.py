@@ -13,8 +13,8 @@ flags = [] if sys.platform == "win32" else ["-std=c++17", "-O3", "-fno-math-errn
 
 kernels = Extension(
     "gatewise.scan._kernels",
-    sources=[f"{CSRC}/{name}.cpp" for name in ("module", "portable", "avx2", "avx512")],
-    depends=[f"{CSRC}/{name}.h" for name in ("program", "kernels", "scan", "products", "tape", "vectors")],
+    sources=[f"{CSRC}/{name}.cpp" for name in ("module", "memory", "choose", "portable", "avx2", "avx512")],
+    depends=[f"{CSRC}/{name}.h" for name in ("program", "reader", "kernels", "scan", "products", "tape", "vectors")],
     extra_compile_args=flags,
     extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
     language="c++",

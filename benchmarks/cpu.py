@@ -182,7 +182,8 @@ def beside_torch(name: str, budget: float) -> Tables:
 def step(budget: float) -> Tables:
     def rows() -> Iterator[Row]:
         layer, x, h = randomized(gatewise.GRU(64, 128)), torch.randn(1, 1, 64), torch.randn(1, 1, 128)
-        ours, twin = Call(lambda: layer.step(x[0], h)), peers.torchs_twin(layer)
+        x_t, twin = x[0], peers.torchs_twin(layer)
+        ours = Call(lambda: layer.step(x_t, h))
         theirs = Call(lambda: twin(x, h), lambda made: [made[0][0], made[1]])
         with torch.no_grad():
             check_parity(ours, theirs, "nn.GRU")

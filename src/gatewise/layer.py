@@ -1,7 +1,7 @@
 """What every layer does: layers of a cell over a sequence, in one or two directions, from the parameters by name.
 
-From here it is two hops to the arithmetic: a layer calls `scan` (scan/autograd.py), which calls an executor
-(scan/cpu.py, or scan/reference.py, the specification), which runs the cell's graph (cells.py) step by step.
+From here it is two hops to the arithmetic: a layer calls `scan/fused.py`, which has the C++ kernels run the cell's
+graph (cells.py) step by step, or goes by its stages to another executor, such as scan/reference.py, the specification.
 """
 
 from __future__ import annotations

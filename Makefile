@@ -10,17 +10,34 @@ BIN   := .venv/bin
 # Written last, so a set-up that was broken off has no stamp and is begun again from nothing.
 READY := .venv/.ready
 
+KERNELS    := $(wildcard src/gatewise/scan/csrc/*)
+SANITIZERS := address undefined thread
+
 .DEFAULT_GOAL := help
-.PHONY: help train test lint clean gone
+.PHONY: help train test sanitize lint clean gone
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 train: $(READY)  ## train a small GRU on text, two minutes
 	$(BIN)/gatewise train text --minutes 2
 
 test: $(READY)  ## run the tests; ARGS="-k gru" goes to pytest
 	$(BIN)/pytest $(ARGS)
+
+sanitize: $(READY)  ## run the C++ kernels under sanitizers
+	@$(BIN)/python tests/sanitize/programs.py .venv/sanitize-programs
+	@$(MAKE) --no-print-directory -j2 $(SANITIZERS:%=sanitize-%)
+
+$(SANITIZERS:%=sanitize-%): sanitize-%: .venv/sanitize-%
+	@TSAN_OPTIONS=halt_on_error=1 $< .venv/sanitize-programs && echo "$*: clean"
+
+# The checks of undefined behaviour that are left out would show as crashes, and take longest to compile.
+$(SANITIZERS:%=.venv/sanitize-%): .venv/sanitize-%: tests/sanitize/driver.cpp $(KERNELS)
+	@echo "building $@"
+	@$(CXX) -std=c++17 -O1 -g1 -fno-math-errno -w -pthread -DSANITIZE_$* \
+	  -fsanitize=$* -fno-sanitize=null,object-size,alignment -fno-sanitize-recover=all \
+	  -Isrc/gatewise/scan/csrc $(filter-out %/module.cpp %/memory.cpp,$(filter %.cpp,$^)) -o $@
 
 lint: $(READY)  ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
@@ -32,7 +49,7 @@ clean:  ## remove .venv and the caches
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp alone is no proof: the Python under .venv vanishes when the system's is upgraded.
-$(READY): pyproject.toml setup.py constraints.txt $(wildcard src/gatewise/scan/csrc/*) $(shell test -x $(BIN)/python || echo gone)
+$(READY): pyproject.toml setup.py constraints.txt $(KERNELS) $(shell test -x $(BIN)/python || echo gone)
 	@set -e; \
 	if [ -f $(READY) ] && [ -x $(BIN)/python ]; then \
 	  echo "bringing .venv up to date"; \

@@ -203,8 +203,8 @@ template <class Real> void check(const Trial<Real> &trial, const Arrays<Real> &e
     if (what.empty()) return;
     const Size &n = trial.n;
     char where[200];
-    std::snprintf(where, sizeof where, ", T=%d B=%d I=%d H=%d, options %d, %d bytes, %s, %d threads: ", int(n.T), int(n.B),
-                  int(n.I), int(n.H), trial.options, int(sizeof(Real)), kernels(isa).name, int(threads));
+    std::snprintf(where, sizeof where, ", T=%d B=%d I=%d H=%d, options %d, %d bytes, %s, %d threads: ", int(n.T),
+                  int(n.B), int(n.I), int(n.H), trial.options, int(sizeof(Real)), kernels(isa).name, int(threads));
     fail(trial.cell.name + where + what);
 }
 
@@ -234,8 +234,8 @@ void two_callers(const Cell &cell, const Size &n) {
     }
 }
 
-// Children that call, forked while other threads do, and take memory. The address and the thread sanitizer have locks of
-// their own, which a child may find locked for ever.
+// Children that call, forked while other threads do, and take memory. The address and the thread sanitizer have locks
+// of their own, which a child may find locked for ever.
 void forked(const Cell &cell, const Size &n) {
 #ifdef SANITIZE_undefined
     const Trial<float> trial(cell, n, 0);

@@ -27,7 +27,7 @@ except ModuleNotFoundError:
 except ImportError as error:
     _missing = f"the C++ kernels can't be loaded: {error}"
 
-INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512")  # as csrc/module.cpp numbers them
+INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512")  # as csrc/choose.cpp numbers them
 use = "best"  # tests choose
 _numbers_of_sets = {name: number for number, name in enumerate(INSTRUCTION_SETS)}
 
@@ -146,7 +146,7 @@ def reverse(
 
 
 def empty(like: Tensor, *shape: int) -> Tensor:
-    """A tensor without values, in memory that was in use before, if there is some: see csrc/module.cpp."""
+    """A tensor without values, in memory that was in use before, if there is some: see csrc/memory.cpp."""
     count = math.prod(shape)
     if count < 1 << 15:  # the system's allocator keeps small pieces itself
         return like.new_empty(shape)

@@ -286,8 +286,12 @@ def test_weights_that_are_not_plain_go_the_usual_way() -> None:
     expected = layer(x)[0]
     layer.weight_hh_l0.data = layer.weight_hh_l0.data.t().contiguous().t()  # laid out otherwise
     assert_close(layer(x)[0], expected, FLOAT32)
-    layer.weight_hh_l0.data = layer.weight_hh_l0.data[:-1]
-    with pytest.raises(RuntimeError):
+    for wrong in (layer.weight_hh_l0.data[:-1], layer.weight_hh_l0.data.t().contiguous()):
+        layer.weight_hh_l0.data = wrong
+        with pytest.raises(RuntimeError):
+            layer(x)
+    layer.executor = "quickest"
+    with pytest.raises(ValueError, match="executor is 'quickest'"):
         layer(x)
 
 

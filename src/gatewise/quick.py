@@ -29,7 +29,7 @@ class Facts(NamedTuple):
 
     program: Any
     states: tuple[int, ...]  # their sizes
-    weights: tuple[tuple[tuple[str, int], ...], ...]  # of each layer: the names, and how many numbers they hold
+    weights: tuple[tuple[tuple[str, tuple[int, ...]], ...], ...]  # of each layer: names and shapes
     hidden: int
     output: int
     projects: bool
@@ -42,10 +42,10 @@ def facts(cell: Graph, width: int, hidden: int, output: int, layers: int, bias: 
         return None
     rows_ih, rows_hh, weights = len(cell.input_gates) * hidden, len(cell.hidden_gates) * hidden, []
     for k in range(layers):
-        sizes = [("weight_ih", rows_ih * width), ("weight_hh", rows_hh * output)]
-        sizes += [("bias_ih", rows_ih), ("bias_hh", rows_hh)] if bias else []
-        sizes += [("weight_hr", output * hidden)] if cell.projects_output else []
-        weights.append(tuple((f"{name}_l{k}", size) for name, size in sizes))
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows_ih, width), "weight_hh": (rows_hh, output)}
+        shapes |= {"bias_ih": (rows_ih,), "bias_hh": (rows_hh,)} if bias else {}
+        shapes |= {"weight_hr": (output, hidden)} if cell.projects_output else {}
+        weights.append(tuple((f"{name}_l{k}", shape) for name, shape in shapes.items()))
         width = output
     states = tuple(output if size == "P" else hidden for size in cell.state_sizes)
     return Facts(cpu.forward_kernel(cell), states, tuple(weights), hidden, output, cell.projects_output)
@@ -62,7 +62,7 @@ def run(layer: Layer, x: Any, hx: Any, layout: str) -> tuple[Tensor, Any] | None
         return None
     hidden, layers, batch = layer.hidden_size, layer.num_layers, shape[layout == "TB"]
     known = facts(layer.cell, layer.input_size, hidden, layer.proj_size or hidden, layers, bias)
-    if known is None or layer.executor == "reference" or torch.is_autocast_enabled("cpu"):
+    if known is None or layer.executor not in ("auto", "cpu") or torch.is_autocast_enabled("cpu"):
         return None
     if shape[-1] != layer.input_size or 0 in shape or x.stride(-1) != 1:
         return None
@@ -77,9 +77,9 @@ def run(layer: Layer, x: Any, hx: Any, layout: str) -> tuple[Tensor, Any] | None
     given, weights = layer._parameters, []
     for own in known.weights:
         found = []
-        for name, count in own:
+        for name, expected in own:
             w = given.get(name)
-            if type(w) not in PLAIN or w.dtype is not dtype or w.numel() != count:  # type: ignore[union-attr]
+            if type(w) not in PLAIN or w.dtype is not dtype or w.shape != expected:  # type: ignore[union-attr]
                 return None
             if not w.is_contiguous() or not w.is_cpu:  # type: ignore[union-attr]
                 return None

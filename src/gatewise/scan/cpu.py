@@ -140,7 +140,7 @@ def reverse(
     states = len(graph.states)
     run(
         backward_kernel(graph), *_arguments(inputs, kept[:states], kept[states:]), g_output.data_ptr(),
-        *_list(g_states), *_list(made), *_list(columns), *(0,) * 7, _pointer(g_initial),
+        *_list(g_states), *_list(made), *_list(columns), *(0,) * 7, g_initial.data_ptr(),
     )  # fmt: skip
     return Gradients(made, g_initial, columns)
 
@@ -159,19 +159,19 @@ def _arguments(inputs: Inputs, news: Sequence[Tensor | None], keeps: Sequence[Te
     return [
         like.dtype == torch.float64, False, x.shape[0], x.shape[1], 0, like.shape[1], inputs.projected_size,
         x.stride(0), x.stride(1), x.data_ptr(), 0, 0, 0,
-        *map(_pointer, (inputs.weight_hh, inputs.bias_hh, like, inputs.vectors, inputs.initial)),
-        _pointer(inputs.resets), _pointer(inputs.active),
+        *pointers((inputs.weight_hh, inputs.bias_hh, like, inputs.vectors, inputs.initial)),
+        *pointers((inputs.resets, inputs.active)),
         *_list(inputs.states), *_list(news), *_list(keeps), *_list(masks), *(m.dim() == 3 for m in masks),
     ]  # fmt: skip
 
 
 def _list(tensors: Sequence[Tensor | None]) -> list[int]:
-    return [len(tensors), *map(_pointer, tensors)]
+    return [len(tensors), *pointers(tensors)]
 
 
-def _pointer(tensor: Tensor | None) -> int:
-    """Where a tensor lies; 0 where there is none, or nothing in it."""
-    return 0 if tensor is None else tensor.data_ptr()
+def pointers(tensors: Sequence[Tensor | None]) -> list[int]:
+    """Where tensors lie; 0 where there is none, or nothing in it."""
+    return [0 if t is None else t.data_ptr() for t in tensors]
 
 
 def dense(inputs: Inputs) -> Inputs:

@@ -17,17 +17,16 @@ EXECUTORS = ("auto", "reference", "cpu")
 _watched: ContextVar[list[str] | None] = ContextVar("watched", default=None)
 
 
-def choose(executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> tuple[ModuleType, str]:
+def choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str]:
     """The executor, and why it is this one.
 
     Args:
         executor: "auto" takes the fastest that can run the graph; a name takes this one or fails.
-        others: tensors that it would read besides the inputs.
 
     Raises:
         ValueError: there is no such executor. RuntimeError: it can't run this.
     """
-    chosen, reason = pick(executor, graph, inputs, others)
+    chosen, reason = pick(executor, graph, inputs)
     note(graph, chosen, reason)
     return chosen, reason
 
@@ -54,8 +53,8 @@ def watch() -> Iterator[list[str]]:
         _watched.reset(token)
 
 
-def pick(executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None]) -> tuple[ModuleType, str]:
-    """`choose`, unseen by `watch`."""
+def pick(executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> tuple[ModuleType, str]:
+    """`choose`, unseen by `watch`; others are weight_ih and bias_ih, where x is not projected yet."""
     if executor not in EXECUTORS:
         raise ValueError(f"executor is {executor!r}, expected one of: {' '.join(EXECUTORS)}")
     if executor == "reference":

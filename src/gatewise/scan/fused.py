@@ -36,9 +36,7 @@ class Plan(NamedTuple):
     forward_keeping: Any
     backward: Any
     states: tuple[int, ...]  # their sizes
-    places: tuple[
-        int, ...
-    ]  # of what is kept, the other states and extras: how many numbers come before, a row and step
+    places: tuple[int, ...]  # of what is kept, other states and extras: how many numbers a row come before
     kept: int  # how many these are in all
 
 
@@ -139,10 +137,6 @@ def _by_stages(
 # --- by the kernels ---------------------------------------------------------------------------------------
 
 
-def _pointers(tensors: Sequence[Tensor | None]) -> list[int]:
-    return [0 if t is None else t.data_ptr() for t in tensors]
-
-
 def _numbers(known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | None) -> list[int]:
     """What both directions of a run are told first, in the order in which csrc/module.cpp reads it."""
     x, like, count, place = flat[0], flat[1], len(known.states), output.data_ptr()
@@ -154,7 +148,7 @@ def _numbers(known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | No
         keeps = [at + ahead * k for k in known.places[count - 1 :]]
     steps, batch, *_ = x.shape
     x_step, x_row, *_ = x.stride()
-    place, *others = _pointers(flat)
+    place, *others = cpu.pointers(flat)
     masks = flat[10 + count :]
     return [
         like.dtype is torch.float64, known.flip, steps, batch, like.shape[1], known.hidden, known.output, x_step, x_row,
@@ -171,7 +165,7 @@ def _forward(known: Plan, flat: Sequence[Any], keep: bool) -> tuple[list[Tensor]
     finals = [like.new_empty((*known.axes, batch, size)) for size in known.states]
     kept = cpu.empty(like, steps * batch * known.kept) if keep and known.kept else None
     program = known.forward_keeping if keep else known.forward
-    cpu.run(program, *_numbers(known, flat, output, kept), len(finals), *_pointers(finals))
+    cpu.run(program, *_numbers(known, flat, output, kept), len(finals), *cpu.pointers(finals))
     return [output, *finals], kept
 
 
@@ -190,10 +184,10 @@ def _backward(
     made += [cpu.empty(t, *t.shape) if wanted[k] else None for k, t in enumerate(flat[1:7], 1)]
     cuts = None if initial is None else like.new_zeros(batch, initial.shape[0])
     states = [like.new_empty((*known.axes, batch, n)) if wanted[k] else None for k, n in enumerate(known.states, 10)]
-    g_output, *g_finals = _pointers(g)
+    g_output, *g_finals = cpu.pointers(g)
     cpu.run(
-        known.backward, *_numbers(known, flat, output, kept), g_output, count, *g_finals, count, *_pointers(states), 0,
-        *_pointers(made), 0 if cuts is None else cuts.data_ptr(),
+        known.backward, *_numbers(known, flat, output, kept), g_output, count, *g_finals,
+        count, *cpu.pointers(states), 0, *cpu.pointers((*made, cuts)),
     )  # fmt: skip
     made += [cuts.sum(0) if cuts is not None and wanted[7] else None, None, None, *states]
     return made + [None] * (len(flat) - len(made))

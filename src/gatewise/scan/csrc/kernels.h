@@ -71,15 +71,13 @@ template <class T> struct Layer {
                 forth.reset(new Linear<T>(run.weight_ih, run.I, width, false, packed));
             }
         }
+        if (projects && !run.indices && !x_lies_densely()) x_rows.take(chunk * run.B * run.I);
         if (program.reverse && run.weight_ih) {
             if (run.g_x) back.reset(new Linear<T>(run.weight_ih, width, run.I, true, packed));
             if (run.indices && run.g_weight_ih) {
                 g_table.take(run.I * width);
                 std::fill(g_table.data, g_table.data + run.I * width, T(0));
             }
-        }
-        if (projects && !run.indices && !x_lies_densely()) x_rows.take(chunk * run.B * run.I);
-        if (program.reverse && run.weight_ih) {
             // Products are put where they go, then added; what none goes to is zero.
             std::vector<char> reached(program.hidden_gates + 1, 0);
             for (const Projected &p : program.projected) {
@@ -106,7 +104,7 @@ template <class T> struct Layer {
 
     // Where an array lies, if all steps are there; `begin_chunk` moves what holds some steps alone.
     Place<T> place(const Holder &h) {
-        const int64_t one = run.size(h.size), row = one * h.parts, step = run.B * row, size_of = row;
+        const int64_t row = run.size(h.size) * h.parts, step = run.B * row;
         auto steps = [&](const void *p, bool flip = false) {
             T *base = const_cast<T *>(of(p));
             return Place<T>{flip ? base + (run.T - 1) * step : base, nullptr, flip ? -step : step, row, 0, 0, false};
@@ -122,11 +120,10 @@ template <class T> struct Layer {
                 return p;
             }
             case STATE: case NEW: {
-                const bool before = h.kind == STATE;
                 Place<T> p = run.news[h.index] ? steps(run.news[h.index], run.flip && h.index == 0) : two(turns[h.index], nullptr, 0);
-                if (before) {
+                if (h.kind == STATE) {
                     const void *first = run.states[h.index];
-                    p.shift = -1, p.first = first ? of(first) : zeros.data, p.first_row = first ? size_of : 0;
+                    p.shift = -1, p.first = first ? of(first) : zeros.data, p.first_row = first ? row : 0;
                 }
                 return p;
             }

@@ -120,7 +120,7 @@ inline int rows_of(int rows, const T *a, int64_t row, const T *panel, int64_t K,
         for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
             for (int v = 0; v < NV; v++)
-                if (column[v].to) store<T>(column[v].to + (done + m) * width, sum[m][v]);
+                store<T>(column[v].to + (done + m) * width, sum[m][v]);
     }
     return done;
 }

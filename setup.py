@@ -14,7 +14,7 @@ flags = [] if sys.platform == "win32" else ["-std=c++17", "-O3", "-fno-math-errn
 # Of an inline function of the library the linker takes the first copy: the portable one, not one with AVX-512 in it.
 kernels = Extension(
     "gatewise.scan._kernels",
-    sources=[f"{CSRC}/{name}.cpp" for name in ("module", "memory", "choose", "portable", "avx2", "avx512")],
+    sources=[f"{CSRC}/{name}.cpp" for name in ("module", "memory", "choose", "portable", "avx2", "avx512", "pairs")],
     depends=[f"{CSRC}/{name}.h" for name in ("program", "reader", "kernels", "scan", "products", "tape", "vectors")],
     extra_compile_args=flags,
     extra_link_args=[] if sys.platform == "win32" else ["-pthread"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import math
 import sys
@@ -15,7 +16,7 @@ from helpers import Recipe, assert_close, randomize, recipes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_ops import PARAMS, POINTS
-from tolerances import FLOAT32, FLOAT64
+from tolerances import BFLOAT16, FLOAT32, FLOAT64
 from torch import Tensor
 
 import gatewise
@@ -40,7 +41,7 @@ def results_of(layer: gatewise.Recurrent, executor: str, x: Tensor, **options: A
     x = x.detach().requires_grad_()
     output, state = layer(x, **options)
     made = [output, *(state if isinstance(state, tuple) else (state,))]
-    weights = [torch.cos(torch.arange(m.numel(), dtype=m.dtype)).view_as(m) for m in made]
+    weights = [torch.cos(torch.arange(m.numel()).double()).to(m.dtype).view_as(m) for m in made]
     loss = sum((w * m).sum() for w, m in zip(weights, made, strict=True))
     return [m.detach() for m in made] + list(torch.autograd.grad(loss, [x, *layer.parameters()]))
 
@@ -199,13 +200,13 @@ def test_float32_functions_are_within_two_ulp(name: str) -> None:
 
 
 def test_a_named_executor_that_can_not_run_says_why() -> None:
-    layer = gatewise.GRU(3, 4, dtype=torch.bfloat16)
+    layer = gatewise.GRU(3, 4, dtype=torch.float16)
     layer.executor = "cpu"
-    with pytest.raises(RuntimeError, match=r"'cpu' can't run gru: the tensors are torch.bfloat16"):
-        layer(torch.zeros(5, 2, 3, dtype=torch.bfloat16))
+    with pytest.raises(RuntimeError, match=r"'cpu' can't run gru: the tensors are torch.float16"):
+        layer(torch.zeros(5, 2, 3, dtype=torch.float16))
     layer.executor = "gpu"
     with pytest.raises(ValueError, match="executor is 'gpu', expected one of: auto reference cpu"):
-        layer(torch.zeros(5, 2, 3, dtype=torch.bfloat16))
+        layer(torch.zeros(5, 2, 3, dtype=torch.float16))
 
 
 def test_explain_says_what_ran_and_why() -> None:
@@ -302,6 +303,55 @@ def test_gradients_of_part_of_the_weights_alone() -> None:
         for other in layer.parameters():
             other.requires_grad_(other is parameter)
         assert_close(torch.autograd.grad(layer(x)[0].sum(), parameter)[0], whole[k], FLOAT32, name)
+
+
+# --- bfloat16 ---------------------------------------------------------------------------------------------
+
+
+def errors_in_bfloat16(layer: gatewise.Recurrent, x: Tensor, executor: str, **options: Any) -> list[float]:
+    """Of every result, against float64: the norm of the difference, relative to the result's."""
+    exact = copy.deepcopy(layer).double()
+    made, true = results_of(layer, executor, x, **options), results_of(exact, "reference", x.double(), **options)
+    assert all(m.dtype is torch.bfloat16 for m in made)
+    return [float((m.double() - t).norm() / t.norm().clamp(min=1e-3)) for m, t in zip(made, true, strict=True)]
+
+
+@pytest.mark.parametrize("instructions", ["portable", "avx512_bf16"])
+@pytest.mark.parametrize("cell", [*BUILT_IN, CHANGED[0], CHANGED[3]], ids=lambda c: c.name)
+def test_bfloat16_is_nearer_than_torch_s_own(
+    cell: gatewise.Graph, instructions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cpu.INSTRUCTION_SETS.index(instructions) > cpu.INSTRUCTION_SETS.index(cpu.instruction_set()):
+        pytest.skip(f"this machine has no {instructions}")
+    monkeypatch.setattr(cpu, "use", instructions)
+    for steps, batch, inputs, hidden in ((1, 2, 3, 8), (5, 3, 7, 17), (3, 40, 6, 35), (4, 13, 33, 66)):
+        layer = make(cell, inputs, hidden, dtype=torch.bfloat16)
+        x = torch.randn(steps, batch, inputs, dtype=torch.bfloat16)
+        ours, reference = (errors_in_bfloat16(layer, x, executor) for executor in ("cpu", "reference"))
+        for mine, other in zip(ours, reference, strict=True):
+            assert mine <= max(BFLOAT16 / 4, 1.3 * other), (steps, batch, ours, reference)
+
+
+def test_bfloat16_by_all_ways() -> None:
+    layer = make(cells.lstm, 5, 20, 2, dtype=torch.bfloat16, bidirectional=True, learn_state=True)
+    x, lengths = torch.randn(6, 7, 5, dtype=torch.bfloat16), torch.tensor([3, 6, 1, 4, 2, 6, 5])
+    errors = errors_in_bfloat16(layer, x, "cpu", lengths=lengths, resets=torch.rand(6, 7) > 0.6)
+    assert max(errors) < BFLOAT16, errors
+    single = make(cells.gru, 5, 20, dtype=torch.bfloat16)
+    single.executor = "cpu"
+    output, state = single(x)
+    compiled, other = torch.compile(single, fullgraph=True, backend="aot_eager")(x)
+    assert_close(compiled.float(), output.float(), BFLOAT16)
+    assert_close(other.float(), state.float(), BFLOAT16)
+    assert "cpu" in gatewise.explain(single, x)
+
+
+@pytest.mark.skipif(cpu.instruction_set() != "avx512_bf16", reason="this machine has no products in bfloat16")
+def test_bfloat16_products_round_what_they_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = make(cells.gru, 33, 66, dtype=torch.bfloat16), torch.randn(4, 13, 33, dtype=torch.bfloat16)
+    rounded = layer(x)[0]
+    monkeypatch.setattr(cpu, "use", "avx512")
+    assert not torch.equal(layer(x)[0], rounded)
 
 
 # --- the products around the scan -------------------------------------------------------------------------

@@ -99,13 +99,13 @@ def _without(
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """All layers, time-major or of one step: the kernels are told where all lies, and no more is made."""
     *steps, batch, width = x.shape
-    double, count = x.dtype is torch.float64, len(known.states)
+    count = len(known.states)
     finals = [x.new_empty(len(weights), batch, size) for size in known.states]
     before, after = [s.data_ptr() for s in states] or [0] * count, [f.data_ptr() for f in finals]
     for k, found in enumerate(weights):
         if k:  # the states lie one layer after the other
             x, width = F.dropout(x, layer.dropout, layer.training), known.output
-            ahead = [batch * size * (8 if double else 4) for size in known.states]
+            ahead = [batch * size * x.element_size() for size in known.states]
             after = [a + b for a, b in zip(after, ahead, strict=True)]
             before = [a + b for a, b in zip(before, ahead, strict=True)] if states else before
         (*x_step, x_row, _), weight_ih, weight_hh, *rest = x.stride(), *[w.data_ptr() for w in found]
@@ -113,7 +113,7 @@ def _without(
         shape = (*steps, batch, known.output)
         made = cpu.empty(x, *shape) if steps else x.new_empty(shape)
         cpu.run(
-            known.program, double, False, *(steps or (1,)), batch, width, known.hidden, known.output,
+            known.program, cpu.TYPES[x.dtype], False, *(steps or (1,)), batch, width, known.hidden, known.output,
             *(x_step or (0,)), x_row, x.data_ptr(), 0,
             weight_ih, bias_ih, weight_hh, bias_hh, rest[-1] if known.projects else 0, 0, 0, 0, 0,
             count, *before, count, made.data_ptr(), *(0,) * (count - 1), 0, 0, count, *after,
@@ -126,7 +126,7 @@ def _with_gradients(
     layer: Layer, known: Facts, x: Tensor, states: Sequence[Tensor], weights: Sequence[Sequence[Any]]
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """All layers, time-major."""
-    plan = fused.plan(layer.cell, False, layer.executor, known.hidden, known.output, (1,))
+    plan = fused.plan(layer.cell, False, layer.executor, known.hidden, known.output, x.dtype, (1,))
     finals = []
     for k, (weight_ih, weight_hh, *rest) in enumerate(weights):
         x = F.dropout(x, layer.dropout, layer.training) if k else x

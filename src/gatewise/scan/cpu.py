@@ -27,7 +27,8 @@ except ModuleNotFoundError:
 except ImportError as error:
     _missing = f"the C++ kernels can't be loaded: {error}"
 
-INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512")  # as csrc/choose.cpp numbers them
+INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512", "avx512_bf16")  # as csrc/choose.cpp numbers them
+TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}  # as csrc/program.h numbers them
 use = "best"  # tests choose
 _numbers_of_sets = {name: number for number, name in enumerate(INSTRUCTION_SETS)}
 
@@ -44,8 +45,8 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
         return _missing
     if like.device.type != "cpu":
         return f"the tensors are on {like.device}, the C++ kernels run on the CPU"
-    if like.dtype not in (torch.float32, torch.float64):
-        return f"the tensors are {like.dtype}, the C++ kernels have float32 and float64"
+    if like.dtype not in TYPES:
+        return f"the tensors are {like.dtype}, the C++ kernels have float32, float64 and bfloat16"
     if not all(type(t) in (Tensor, torch.nn.Parameter) for t in (*inputs.flat(), *others) if t is not None):
         return "a tensor is of a subclass of torch's"
     if 0 in inputs.x.shape[:2] or not inputs.hidden_size:
@@ -112,15 +113,15 @@ def forward(
     graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Run T steps; see `reference.forward`."""
-    inputs = dense(inputs)
+    dtype, inputs = inputs.weight_hr.dtype, dense(inputs)
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
     finals = tuple(like.new_empty(batch, s.shape[1]) for s in inputs.states)
     kept = len(finals) if keep else 1
     columns = tuple(empty(like, steps, batch, s.shape[1]) for s in inputs.states[:kept])
     values = tuple(empty(like, steps, batch, inputs.width(graph, i)) for i in extras)
     news = [*columns, *(None,) * (len(finals) - kept)]
-    run(forward_kernel(graph, tuple(extras)), *_arguments(inputs, news, values), *_list(finals))
-    return finals, columns + values
+    run(forward_kernel(graph, tuple(extras)), *_arguments(dtype, inputs, news, values), *_list(finals))
+    return tuple(f.to(dtype) for f in finals), tuple(k.to(dtype) for k in columns + values)
 
 
 def reverse(
@@ -131,18 +132,19 @@ def reverse(
     g_states: Sequence[Tensor],
 ) -> Gradients:
     """Run the T steps of the backward graph, last to first; see `reference.reverse`."""
-    inputs, like = dense(inputs), inputs.weight_hr
+    dtype, inputs = inputs.weight_hr.dtype, dense(inputs)
+    like = inputs.weight_hr
     steps, batch = inputs.x.shape[:2]
     columns = tuple(empty(like, steps, batch, column.width(inputs)) for column in backward_plan(graph).columns)
     made = tuple(like.new_empty(g.shape) for g in g_states)
     g_initial = like.new_zeros(batch, inputs.initial.shape[0])
-    kept, g_output, g_states = [k.contiguous() for k in kept], g_output.contiguous(), [g.contiguous() for g in g_states]
+    kept, g_output, g_states = [_dense(k) for k in kept], _dense(g_output), [_dense(g) for g in g_states]
     states = len(graph.states)
     run(
-        backward_kernel(graph), *_arguments(inputs, kept[:states], kept[states:]), g_output.data_ptr(),
+        backward_kernel(graph), *_arguments(dtype, inputs, kept[:states], kept[states:]), g_output.data_ptr(),
         *_list(g_states), *_list(made), *_list(columns), *(0,) * 7, g_initial.data_ptr(),
     )  # fmt: skip
-    return Gradients(made, g_initial, columns)
+    return Gradients(tuple(g.to(dtype) for g in made), g_initial.to(dtype), tuple(c.to(dtype) for c in columns))
 
 
 def empty(like: Tensor, *shape: int) -> Tensor:
@@ -153,11 +155,11 @@ def empty(like: Tensor, *shape: int) -> Tensor:
     return torch.frombuffer(_kernels.buffer(count * like.element_size()), dtype=like.dtype, count=count).view(shape)
 
 
-def _arguments(inputs: Inputs, news: Sequence[Tensor | None], keeps: Sequence[Tensor]) -> list[int]:
+def _arguments(dtype: torch.dtype, inputs: Inputs, news: Sequence[Tensor | None], keeps: Sequence[Tensor]) -> list[int]:
     """What both directions of a run are given, in the order in which csrc/module.cpp reads it; x is projected."""
     x, like, masks = inputs.x, inputs.weight_hr, inputs.masks
     return [
-        like.dtype == torch.float64, False, x.shape[0], x.shape[1], 0, like.shape[1], inputs.projected_size,
+        TYPES[dtype], False, x.shape[0], x.shape[1], 0, like.shape[1], inputs.projected_size,
         x.stride(0), x.stride(1), x.data_ptr(), 0, 0, 0,
         *pointers((inputs.weight_hh, inputs.bias_hh, like, inputs.vectors, inputs.initial)),
         *pointers((inputs.resets, inputs.active)),
@@ -176,15 +178,13 @@ def pointers(tensors: Sequence[Tensor | None]) -> list[int]:
 
 def dense(inputs: Inputs) -> Inputs:
     """The inputs as the kernels read them."""
-    return Inputs(
-        x=inputs.x.contiguous(),
-        weight_hh=inputs.weight_hh.contiguous(),
-        bias_hh=inputs.bias_hh.contiguous(),
-        weight_hr=inputs.weight_hr.contiguous(),
-        vectors=inputs.vectors.contiguous(),
-        initial=inputs.initial.contiguous(),
-        states=tuple(s.contiguous() for s in inputs.states),
-        resets=inputs.resets.contiguous(),
-        active=inputs.active.contiguous(),
-        masks=tuple(m.contiguous() for m in inputs.masks),
-    )
+    return Inputs(*(tuple(map(_dense, t)) if isinstance(t, tuple) else _dense(t) for t in inputs))
+
+
+def _dense(t: Tensor) -> Tensor:
+    return widened(t).contiguous()
+
+
+def widened(t: Tensor) -> Tensor:
+    """As a run holds it: bfloat16 in float32, in which its states and sums are."""
+    return t.float() if t.dtype is torch.bfloat16 else t

@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     hidden: int
     output: int  # P, or H without a projection
     axes: tuple[int, ...]  # (1,) where states have an axis of layers
+    type: int  # see csrc/program.h
     forward: Any  # programs; the second keeps what backward needs
     forward_keeping: Any
     backward: Any
@@ -41,14 +42,17 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def plan(graph: Graph, flip: bool, executor: str, hidden: int, output: int, axes: tuple[int, ...] = ()) -> Plan:
+def plan(
+    graph: Graph, flip: bool, executor: str, hidden: int, output: int, dtype: torch.dtype, axes: tuple[int, ...] = ()
+) -> Plan:
     """The plan of a cell at its sizes."""
     extras = backward_plan(graph).extras
     kernels = cpu.forward_kernel(graph), cpu.forward_kernel(graph, extras), cpu.backward_kernel(graph)
     sizes = [output if s == "P" else hidden for s in (*graph.state_sizes, *(graph.sizes[i] for i in extras))]
     states = tuple(sizes[: len(graph.states)])
     places = tuple(accumulate(sizes[1:-1], initial=0))[: len(sizes) - 1]
-    return Plan(graph, flip, executor, hidden, output, axes, *kernels, states, places, sum(sizes[1:]))
+    known = graph, flip, executor, hidden, output, axes, cpu.TYPES[dtype]
+    return Plan(*known, *kernels, states, places, sum(sizes[1:]))
 
 
 class Given(NamedTuple):
@@ -95,14 +99,16 @@ def run(
     if chosen is not cpu:
         return _by_stages(graph, flip, executor, inputs, weight_ih, bias_ih)
     note(graph, chosen, reason)
-    x = inputs.x if inputs.x.is_floating_point() else inputs.x.long()
+    x = cpu.widened(inputs.x) if inputs.x.is_floating_point() else inputs.x.long()
     if x.dim() == 3 and x.stride(2) != 1:
         x = x.contiguous()
     others = (bias_ih, inputs.weight_hh, *inputs[2:6], inputs.resets, inputs.active, *inputs.states, *inputs.masks)
-    dense = [None if t is None else t.contiguous() if t.numel() else None for t in others]
-    known = plan(graph, flip, executor, inputs.hidden_size, inputs.projected_size)
-    output, finals = run_kernels(known, (x, weight_ih.contiguous(), *dense))
-    return masked(output, inputs.active.flip(0) if flip else inputs.active), finals
+    dense = [None if t is None or not t.numel() else cpu.widened(t).contiguous() for t in others]
+    dtype = weight_ih.dtype
+    known = plan(graph, flip, executor, inputs.hidden_size, inputs.projected_size, dtype)
+    output, finals = run_kernels(known, (x, cpu.widened(weight_ih).contiguous(), *dense))
+    output = masked(output, inputs.active.flip(0) if flip else inputs.active)
+    return output.to(dtype), tuple(f.to(dtype) for f in finals)
 
 
 def run_kernels(known: Plan, flat: Sequence[Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -151,7 +157,7 @@ def _numbers(known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | No
     place, *others = cpu.pointers(flat)
     masks = flat[10 + count :]
     return [
-        like.dtype is torch.float64, known.flip, steps, batch, like.shape[1], known.hidden, known.output, x_step, x_row,
+        known.type, known.flip, steps, batch, like.shape[1], known.hidden, known.output, x_step, x_row,
         *((place, 0) if x.is_floating_point() else (0, place)), *others[:9],
         count, *others[9 : 9 + count], count, *news, len(keeps), *keeps,
         len(masks), *others[9 + count :], *[m.dim() == 3 for m in masks],

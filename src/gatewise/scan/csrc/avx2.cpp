@@ -20,6 +20,6 @@
 #pragma GCC pop_options
 #else
 namespace gatewise {
-void run_avx2(const Program &, const Run &, bool) {}
+void run_avx2(const Program &, const Run &, Type) {}
 }  // namespace gatewise
 #endif

@@ -22,6 +22,6 @@
 #pragma GCC pop_options
 #else
 namespace gatewise {
-void run_avx512(const Program &, const Run &, bool) {}
+void run_avx512(const Program &, const Run &, Type) {}
 }  // namespace gatewise
 #endif

@@ -1,7 +1,7 @@
 // A layer in one direction: the projection of its input, the scan, and backward the weights' gradients, some steps at a
 // time, so that what one makes is still near when the next reads it, and little of it exists at once. Included by one file
 // an instruction set, which defines BYTES, the width of a vector, ROWS, how many rows of a product registers hold for 1 to 4
-// vectors of columns, and RUN, the name.
+// vectors of columns, RUN, the name, and PAIRS where there are instructions for pairs of values in bfloat16.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -14,18 +14,20 @@
 namespace gatewise {
 namespace {
 
-template <class T> struct Layer {
+// In values of the type T; its products read elements of the type E.
+template <class T, class E = T> struct Layer {
     const Program &program;
     const Run &run;
     const int64_t width;  // of the projected input
     int64_t threads = 1, together = 1;  // how many there are, and how many of them share the units of the same rows
     int64_t chunk;  // steps
     const bool packed;
-    std::vector<std::vector<Panels<T>>> panels;
-    std::vector<Values<T>> packed_weights, columns, turns;  // of the products, the columns, the states
+    std::vector<std::vector<Panels<E>>> panels;
+    std::vector<Values<E>> packed_weights;
+    std::vector<Values<T>> columns, turns;  // of the columns, the states
     std::vector<Place<T>> places;
     Values<T> projected, zeros, table, g_table, x_rows;
-    std::unique_ptr<Linear<T>> forth, back;  // by weight_ih
+    std::unique_ptr<Linear<E>> forth, back;  // by weight_ih
     bool projects = false;  // what the steps read: forward always, backward if a derivative does
 
     static const T *of(const void *p) { return static_cast<const T *>(p); }
@@ -36,13 +38,13 @@ template <class T> struct Layer {
         int64_t weights = 0;
         size_t products = 0;
         for (const Stage &stage : program.stages) products += stage.products.size();
-        packed_weights = std::vector<Values<T>>(products);
+        packed_weights = std::vector<Values<E>>(products);
         panels.reserve(program.stages.size()), places.reserve(program.arrays.size());
         for (const Stage &stage : program.stages) {
             panels.emplace_back();
             for (const Product &product : stage.products) {
                 const bool as_it_lies = !packed || (run.B == 1 && product.weight % 2);
-                panels.back().push_back(as_it_lies ? Panels<T>(1, 0, 0) : pack<T>(product, run, packed_weights[--products]));
+                panels.back().push_back(as_it_lies ? Panels<E>(1, 0, 0) : pack<E>(product, run, packed_weights[--products]));
                 weights += run.size(stage.size) * product.to.size() * depth(product, run);
             }
         }
@@ -68,12 +70,12 @@ template <class T> struct Layer {
                     for (int64_t i = 0; i < run.I; i++)
                         table.data[i * width + m] = of(run.weight_ih)[m * run.I + i] + (run.bias_ih ? of(run.bias_ih)[m] : T(0));
             } else {
-                forth.reset(new Linear<T>(run.weight_ih, run.I, width, false, packed));
+                forth.reset(new Linear<E>(run.weight_ih, run.I, width, false, packed));
             }
         }
         if (projects && !run.indices && !x_lies_densely()) x_rows.take(chunk * run.B * run.I);
         if (program.reverse && run.weight_ih) {
-            if (run.g_x) back.reset(new Linear<T>(run.weight_ih, width, run.I, true, packed));
+            if (run.g_x) back.reset(new Linear<E>(run.weight_ih, width, run.I, true, packed));
             if (run.indices && run.g_weight_ih) {
                 g_table.take(run.I * width);
                 std::fill(g_table.data, g_table.data + run.I * width, T(0));
@@ -158,7 +160,7 @@ template <class T> struct Layer {
             between[k].reset(new Between<T>(program, run, run.B * (k + 1) / groups - run.B * k / groups));
         team.run([&](int64_t k) {
             const int64_t group = together > 1 ? 0 : k;
-            Scan<T> scan(program, run, panels, places, *between[group], team, run.B * group / groups, run.B * (group + 1) / groups,
+            Scan<T, E> scan(program, run, panels, places, *between[group], team, run.B * group / groups, run.B * (group + 1) / groups,
                          together > 1 ? k : 0, together);
             for (int64_t done = 0; done < run.T; done += chunk) {
                 const int64_t n = std::min(chunk, run.T - done), t0 = program.reverse ? run.T - done - n : done;
@@ -269,7 +271,7 @@ template <class T> struct Layer {
     }
     template <class F> void products(const T *a, int64_t a_row, const F &b, int64_t K, int64_t N, int64_t M, T *to, int64_t k, bool add) {
         const int64_t rows = ((M + threads - 1) / threads + 7) / 8 * 8;
-        outer_products<T>(a, a_row, b, N, K, to, std::min(M, rows * k), std::min(M, rows * (k + 1)), add);
+        outer_products<E>(a, a_row, b, N, K, to, std::min(M, rows * k), std::min(M, rows * (k + 1)), add);
     }
     void sums(const T *a, int64_t a_row, int64_t N, int64_t M, T *to, int64_t k) {
         const int64_t first = M * k / threads, last = M * (k + 1) / threads;
@@ -296,11 +298,15 @@ template <class T> struct Layer {
 
 }  // namespace
 
-void RUN(const Program &program, const Run &run, bool is_double) {
-    if (is_double)
+void RUN(const Program &program, const Run &run, Type type) {
+#ifdef PAIRS
+    if (type == BFLOAT16) Layer<float, Pair>(program, run).all();
+#else
+    if (type == FLOAT64)
         Layer<double>(program, run).all();
     else
         Layer<float>(program, run).all();
+#endif
 }
 
 }  // namespace gatewise

@@ -58,7 +58,7 @@ PyObject *run_program(PyObject *, PyObject *const *args, Py_ssize_t count) {
     Run run;
     const int isa = int(in.next());
     run.threads = in.next();
-    const bool is_double = in.next();
+    const int64_t type = in.next();
     run.flip = in.next();
     run.T = in.next(), run.B = in.next(), run.I = in.next(), run.H = in.next(), run.P = in.next();
     run.x_step = in.next(), run.x_row = in.next(), run.x = in.pointer();
@@ -83,11 +83,12 @@ PyObject *run_program(PyObject *, PyObject *const *args, Py_ssize_t count) {
     const size_t states = program->states.size();
     const bool fits = run.states.size() == states && run.news.size() == states &&
                       (program->reverse ? run.g_finals.size() == states && run.g_states.size() == states : run.finals.size() == states);
-    if (!in.good || in.p != in.end || !fits) return PyErr_Format(PyExc_ValueError, "not the arguments of this program's run");
+    if (!in.good || type < FLOAT32 || type > BFLOAT16 || in.p != in.end || !fits) return PyErr_Format(PyExc_ValueError, "not the arguments of this program's run");
     bool room = true;
     Py_BEGIN_ALLOW_THREADS;
     try {
-        kernels(isa).run(*program, run, is_double);
+        const Kernels &best = kernels(isa);
+        (type == BFLOAT16 ? best.run_pairs : best.run)(*program, run, Type(type));
     } catch (const std::bad_alloc &) {
         room = false;
     }

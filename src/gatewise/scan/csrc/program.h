@@ -117,16 +117,18 @@ struct Run {
 void *take_memory(int64_t bytes);
 void give_memory(void *data, int64_t bytes);
 
+// What a run's tensors hold; of BFLOAT16 it is float32 too, and products alone round what they multiply.
+enum Type : int32_t { FLOAT32, FLOAT64, BFLOAT16 };
+
 // The kernels, compiled for several instruction sets.
 struct Kernels {
+    typedef void Function(const Program &, const Run &, Type);
     const char *name;
-    void (*run)(const Program &, const Run &, bool is_double);
+    Function *run, *run_pairs;  // the second of type BFLOAT16; or the first
 };
-void run_avx512(const Program &, const Run &, bool);
-void run_avx2(const Program &, const Run &, bool);
-void run_portable(const Program &, const Run &, bool);
+Kernels::Function run_pairs, run_avx512, run_avx2, run_portable;
 
-// Those of an instruction set: 0 is the best that the machine has, 1 portable, 2 avx2, 3 avx512.
+// Those of an instruction set: 0 is the best that the machine has, 1 portable, 2 avx2, 3 avx512, 4 avx512_bf16.
 const Kernels &kernels(int isa);
 
 }  // namespace gatewise

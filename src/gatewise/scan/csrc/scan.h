@@ -58,10 +58,10 @@ template <class T> struct Place {
 };
 
 // A thread's part of the steps: the rows [begin, end) and, of their units, one of `shares` shares.
-template <class T> struct Scan {
+template <class T, class E> struct Scan {
     const Program &program;
     const Run &run;
-    const std::vector<std::vector<Panels<T>>> &panels;  // of each stage's products
+    const std::vector<std::vector<Panels<E>>> &panels;  // of each stage's products
     const std::vector<Place<T>> &places;                // of the arrays
     Between<T> &between;
     Team &team;
@@ -69,11 +69,22 @@ template <class T> struct Scan {
     std::vector<T *> at;  // where each array's step begins, at row `begin`
     std::vector<int64_t> row;
     Values<T> slots;
+    // What a stage's products multiply: rows of elements, so far apart.
+    struct Rows {
+        Values<E> memory;
+        const E *data;
+        int64_t row;
+    };
+    std::vector<Rows> factors;
 
-    Scan(const Program &p, const Run &r, const std::vector<std::vector<Panels<T>>> &w, const std::vector<Place<T>> &places,
+    Scan(const Program &p, const Run &r, const std::vector<std::vector<Panels<E>>> &w, const std::vector<Place<T>> &places,
          Between<T> &between, Team &team, int64_t begin, int64_t end, int64_t share, int64_t shares)
         : program(p), run(r), panels(w), places(places), between(between), team(team), begin(begin), end(end), share(share),
-          shares(shares), at(p.arrays.size()), row(p.arrays.size()) {}
+          shares(shares), at(p.arrays.size()), row(p.arrays.size()) {
+        size_t most = 0;
+        for (const Stage &stage : p.stages) most = std::max(most, stage.products.size());
+        factors = std::vector<Rows>(most);
+    }
 
     void wait() {
         if (shares > 1) team.wait();
@@ -170,18 +181,18 @@ template <class T> struct Scan {
         }
     }
 
-    void products(const Stage &stage, const std::vector<Panels<T>> &weights, const Piece &piece) {
+    void products(const Stage &stage, const std::vector<Panels<E>> &weights, const Piece &piece) {
         constexpr int L = LANES<T>;
         const int rows = piece.rows, width = piece.width;
         T rest[WIDE][L], spare[WIDE][32 * L];
         for (size_t i = 0; i < stage.products.size(); i++) {
             const Product &product = stage.products[i];
-            const Panels<T> &w = weights[i];
+            const Panels<E> &w = weights[i];
             if (!w.data) {
                 few_rows(product, piece);
                 continue;
             }
-            const T *a = at[product.operand] + piece.r * row[product.operand];
+            const E *a = factors[i].data + piece.r * factors[i].row;
             const int64_t first = piece.j / L / w.units;
             const int64_t last = std::min<int64_t>(w.blocks, first + width / L / w.units) - 1;
             // There and back: the panels that were last in one step are first in the next, and still near.
@@ -208,7 +219,7 @@ template <class T> struct Scan {
                             }
                         }
                     }
-                    multiply<T>(vectors, rows, a, row[product.operand], w.panel(block, part), w.K, column, width);
+                    multiply<E>(vectors, rows, a, factors[i].row, w.panel(block, part), w.K, column, width);
                 }
         }
     }
@@ -263,6 +274,12 @@ template <class T> struct Scan {
                 }
             }
             if (!stage.means.empty()) wait();
+            for (size_t k = 0; k < stage.products.size(); k++) {
+                const Product &product = stage.products[k];
+                if (!panels[i][k].data) continue;
+                factors[k].row = row[product.operand];
+                factors[k].data = elements<E>(at[product.operand], B, depth(product, run), factors[k].row, factors[k].memory);
+            }
             // A tile of products has up to 32 rows, so that a panel is used often while it is near, and as many units
             // as a panel. A tile without takes whole rows, as they lie in memory.
             int rows = int(std::min<int64_t>(B, 32));

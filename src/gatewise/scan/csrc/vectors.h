@@ -27,6 +27,11 @@ template <> struct Of<double> {
     static constexpr double low = -760., high = 720., magic = 6755399441055744.;
     static constexpr int terms = 13, mantissa = 52, bias = 1023;
 };
+typedef uint32_t Pair;  // of values in bfloat16, the first in the lower half
+template <> struct Of<Pair> {
+    typedef Pair V __attribute__((vector_size(BYTES)));
+    typedef Pair U __attribute__((vector_size(BYTES), aligned(4), may_alias));
+};
 template <class T> using Vec = typename Of<T>::V;
 template <class T> using Ints = typename Of<T>::I;
 template <class T> constexpr int LANES = BYTES / sizeof(T);
@@ -109,6 +114,23 @@ template <class T> inline Vec<T> log_of_one_plus_exp(Vec<T> z) {
     return pick<T>(z < T(0), Vec<T>{}, z) + s * sum;
 }
 template <class T> inline Vec<T> truth(Ints<T> c) { return (Vec<T>)(c & (Ints<T>)all<T>(1)); }
+
+#ifdef PAIRS
+// sum + the two products of each pair; the instructions take values below 2^-126 for zero.
+inline Vec<float> add_pairs(Vec<float> sum, Vec<Pair> x, Vec<Pair> w) {
+    return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)w);
+}
+inline Vec<Pair> rounded(Vec<float> x) { return (Vec<Pair>)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x)); }
+inline Vec<Pair> pairs_of(Vec<float> a, Vec<float> b) { return rounded(a) | rounded(b) << 16; }
+// K values as pairs, the last with a zero where K is odd.
+inline void round_row(const float *from, int64_t K, Pair *to) {
+    for (int64_t k = 0; k < K; k += 16) {
+        const __mmask16 values = K - k < 16 ? (1u << (K - k)) - 1 : 0xffff;
+        const __mmask8 pairs = K - k < 16 ? (1u << (K - k + 1) / 2) - 1 : 0xff;
+        _mm256_mask_storeu_epi32(to + k / 2, pairs, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(values, from + k)));
+    }
+}
+#endif
 
 }  // namespace
 }  // namespace gatewise

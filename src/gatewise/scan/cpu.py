@@ -178,7 +178,7 @@ def pointers(tensors: Sequence[Tensor | None]) -> list[int]:
 
 def dense(inputs: Inputs) -> Inputs:
     """The inputs as the kernels read them."""
-    return Inputs(*(tuple(map(_dense, t)) if isinstance(t, tuple) else _dense(t) for t in inputs))
+    return Inputs._make(tuple(map(_dense, t)) if isinstance(t, tuple) else _dense(t) for t in inputs)
 
 
 def _dense(t: Tensor) -> Tensor:

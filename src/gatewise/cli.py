@@ -213,6 +213,38 @@ def generate(
         print(flush=True)
 
 
+@app.command()
+def explore(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that trainings wrote; several are compared.", metavar="RUN…")],
+    text: Annotated[
+        str | None, typer.Option(help="What the model reads.", show_default="what the run wrote as its sample")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="The same, from a UTF-8 file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page, written anew each time.", show_default="RUN/explore.html")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="Which weights.", metavar="best|last")] = "best",
+) -> None:
+    """Write a web page that shows the gates while a trained model reads a text, and moves.
+
+    One file that needs no network: open it in a browser.
+    """
+    with _one_line_errors():
+        from gatewise.inspect.explorer import from_runs
+        from gatewise.tasks.run import write
+
+        if text is not None and file is not None:
+            raise InputError("--text and --file exclude each other: give one of them")
+        if file is not None:
+            from gatewise.tasks.text import read
+
+            text = read(str(file))
+        page = from_runs(runs, text, checkpoint)
+        out = runs[0] / "explore.html" if out is None else out
+        write(out, page)
+        print(f"{out}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")
+
+
 def _summarise(result: "Result") -> None:
     """How it went and where it lies, after a training."""
     from gatewise.tasks.fit import is_first_process

@@ -15,13 +15,21 @@ function decoded(base64) {
 
 // One named value of a layer, (T, H): whole numbers that are the value times 10^decimals.
 class Values {
-  constructor(packed) {
-    this.whole = decoded(packed.data);
-    this.rows = packed.rows === null ? null : decoded(packed.rows);
+  constructor(packed, others) {
     this.decimals = packed.decimals;
     this.scale = 10 ** -packed.decimals;
-    const stored = this.rows ? Math.max(...this.rows) + 1 : T;
-    this.units = this.whole.length / stored;
+    if (packed.of) {  // another's values, a step later or earlier, and one row that it does not have
+      const other = others[packed.of], first = decoded(packed.data);
+      this.units = other.units;
+      this.whole = new Int16Array(other.whole.length + first.length);
+      this.whole.set(other.whole);
+      this.whole.set(first, other.whole.length);
+      this.rows = Int16Array.from({length: T}, (_, t) => t - packed.shift < 0 ? T : t - packed.shift);
+    } else {
+      this.whole = decoded(packed.data);
+      this.rows = packed.rows === null ? null : decoded(packed.rows);
+      this.units = this.whole.length / (this.rows ? Math.max(...this.rows) + 1 : T);
+    }
   }
   index(t, unit) { return (this.rows ? this.rows[t] : t) * this.units + unit; }
   at(t, unit) {
@@ -40,10 +48,11 @@ function written(value, decimals) {
 class Track {
   constructor(raw) {
     Object.assign(this, {title: raw.title, cell: raw.cell, lines: raw.lines, constants: raw.constants});
-    this.values = Object.fromEntries(Object.entries(raw.values).map(([key, packed]) => [key, new Values(packed)]));
+    this.values = {};
+    for (const [key, packed] of Object.entries(raw.values)) this.values[key] = new Values(packed, this.values);
     this.quantities = raw.quantities;
     for (const q of this.quantities) {
-      q.values = this.values[q.name];
+      q.values = this.values[q.key];
       q.limit = q.kind === "gate" ? 1 : Math.max(q.values.largest(), 1e-9);
       if (q.limit > 0.6 && q.limit <= 1) q.limit = 1;  // a state within ±1 gets the scale that its cell has
     }

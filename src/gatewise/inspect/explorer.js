@@ -60,12 +60,12 @@ class Side {
     const panel = $(".text", this.root);
     panel.classList.toggle("words", !letters);
     this.spans = tokens.map((token, t) => {
-      const span = element("span", {textContent: token === "\n" ? "↵\n" : token});
-      if (token === "\n") span.className = "end";
+      const span = element("span", {textContent: token === "\n" ? "↵" : token});
       span.dataset.t = t;
       return span;
     });
-    replace(panel, this.spans);
+    this.now = element("i", {className: "now"});  // a box of its own: 1000 characters are not painted anew for it
+    replace(panel, [this.now, ...this.spans]);
     const at = (event) => event.target.dataset?.t;
     panel.onpointermove = (event) => { if (at(event) !== undefined && !state.hold) go(+at(event)); };
     panel.onclick = (event) => { if (at(event) !== undefined) { go(+at(event)); hold(!state.hold); } };
@@ -106,10 +106,10 @@ class Side {
     $(".equations", this.root).hidden = !track.lines.length;
     this.references = [];
     replace($(".lines", this.root), track.lines.map((line) => element("p", {}, ...line.map((part) => {
-      if (typeof part === "string") return element("span", {className: "sign", textContent: part});
+      if (typeof part === "string") return element("span", {className: "sign", textContent: part.replaceAll("-", "−")});
       const number = element("b");
-      this.references.push([number, part[1]]);
-      return element("span", {className: "value"}, element("span", {textContent: part[0]}), number);
+      this.references.push([number, part[1], part[2]]);
+      return element("span", {className: "value"}, symbol(part[0]), number);
     }))));
     this.sort(this.orderName in track.orders() ? this.orderName : "similar", false);
     return this.plot();
@@ -128,17 +128,19 @@ class Side {
   async plot() {
     this.document?.clear();
     const maps = this.track.quantities.filter((q) => !this.closed.has(q.name));
-    const height = clamp(Math.floor(430 / Math.max(1, maps.length)), 64, 200);
+    const height = clamp(Math.floor((innerHeight - 510) / Math.max(1, maps.length)), 60, 200);
     const list = $(".rows-of-maps", this.root);
     const targets = [];
     const row = (className, label, plot) => {
+      // The cursor is HTML above the plot: moving it draws nothing anew, which keeps it within a frame.
       const target = element("div", {className: "plot"});
+      plot.cursor = target.appendChild(element("i", {className: "column"}));
+      plot.cursorRow = plot.q ? target.appendChild(element("i", {className: "line"})) : null;
       targets.push(target);
       list.append(element("div", {className: `row ${className}`}, element("div", {className: "label"}, ...label), target));
       return plot;
     };
     list.replaceChildren();
-    this.window ??= new Bokeh.Range1d({start: 0, end: 1, bounds: [0, T], min_interval: Math.min(8, T)});
     this.window = new Bokeh.Range1d({start: view.start, end: view.end, bounds: [0, T], min_interval: Math.min(8, T)});
     this.window.properties.end.change.connect(() => { look(this.window.start, this.window.end); });
     this.unitsRange = new Bokeh.Range1d({start: 0, end: this.track.units});
@@ -151,7 +153,7 @@ class Side {
     const embedded = await Bokeh.embed.add_document_standalone(this.document, this.root, targets);
     this.views = embedded;
     this.paint();
-    this.shownUnit = -1;
+    this.shownUnit = this.size = -1;
     soon();
   }
 
@@ -160,11 +162,10 @@ class Side {
       height, sizing_mode: "stretch_width", x_range: this.window, toolbar_location: null, x_axis_type: null,
       y_axis_type: null, min_border: 0, min_border_right: GAP, outline_line_color: null, tools: [], ...extra,
     });
+    plot.high = height - (extra.min_border_bottom ?? 0);  // of what the borders leave
     plot.add_tools(new Bokeh.PanTool({dimensions: "width"}),
       new Bokeh.WheelZoomTool({dimensions: "width", modifiers: {ctrl: true}, maintain_focus: false}));
     plot.xgrid.visible = plot.ygrid.visible = false;
-    plot.column = new Bokeh.BoxAnnotation({left: 0, right: 1, fill_alpha: 0, line_width: 1.5, level: "overlay"});
-    plot.add_layout(plot.column);
     return plot;
   }
 
@@ -184,19 +185,20 @@ class Side {
     plot.q = q;
     plot.source = new Bokeh.ColumnDataSource({data: {image: []}});
     plot.image_rgba({field: "image"}, 0, 0, T, this.track.units, {source: plot.source});
-    plot.line = new Bokeh.BoxAnnotation({top: 1, bottom: 0, fill_alpha: 0, line_width: 1, level: "overlay"});
-    plot.add_layout(plot.line);
     this.listen(plot, (y) => this.order[clamp(this.track.units - 1 - Math.floor(y), 0, this.track.units - 1)]);
     return plot;
   }
 
   trace(maps) {
     const largest = Math.max(1, ...maps.map((q) => q.limit)), signed = maps.some((q) => q.kind === "signed");
-    const plot = this.figure(120, {y_axis_type: "linear", y_axis_location: "right", y_range: new Bokeh.Range1d({
-      start: signed ? -1.05 * largest : -0.05, end: 1.05 * largest}), x_axis_type: "linear", min_border_bottom: 22});
-    this.traces = new Bokeh.ColumnDataSource({data: {x: tokens.map((_, t) => t + 0.5)}});
+    const plot = this.figure(116, {y_axis_type: "linear", y_axis_location: "right", y_range: new Bokeh.Range1d({
+      start: signed ? -1.05 * largest : -0.05, end: 1.5 * largest}), x_axis_type: "linear", min_border_bottom: 22});
+    const x = Float64Array.from(tokens, (_, t) => t + 0.5);
+    this.traces = new Bokeh.ColumnDataSource({data: {x, ...Object.fromEntries(maps.map((q) => [q.name, x]))}});
     plot.lines = maps.map((q, i) => plot.line({field: "x"}, {field: q.name}, {source: this.traces, legend_label: q.name,
       line_width: q === this.track.output ? 2.2 : 1.4, line_dash: ["solid", "dashed", "dotted", "dotdash"][(i + 1) % maps.length % 4]}));
+    plot.yaxis.ticker = new Bokeh.FixedTicker({ticks: signed ? [-largest, 0, largest] : [0, largest]});
+    plot.yaxis.formatter = new Bokeh.NumeralTickFormatter({format: "0.[0]"});
     plot.legend.orientation = "horizontal";
     plot.legend.location = "top_left";
     plot.legend.padding = plot.legend.margin = 2;
@@ -218,12 +220,10 @@ class Side {
 
   // Colours of the plots, which style sheets don't reach.
   dress() {
-    const [ink, faint, line, accent, mark] = ["ink", "faint", "line", "accent", "mark"].map(css);
+    const [ink, faint, line, mark] = ["ink", "faint", "line", "mark"].map(css);
     const colours = ["series-0", "series-1", "series-2", "series-3", "series-4"].map(css);
     for (const plot of this.plots ?? []) {
-      plot.background_fill_color = plot.border_fill_color = null;
-      plot.column.line_color = accent;
-      if (plot.line) plot.line.line_color = accent;
+      plot.background_fill_color = plot.border_fill_color = css("card");
       if (plot.bands) plot.bands.glyph.fill_color = mark;
       if (plot.letters) plot.letters.glyph.text_color = ink;
       if (plot.lines) {
@@ -270,28 +270,29 @@ class Side {
   show() {
     if (!this.plots) return;
     const {t} = state, {track, unit} = this, place = this.place[unit];
-    for (const plot of this.plots) {
-      plot.column.setv({left: t, right: t + 1});
-      plot.line?.setv({bottom: track.units - 1 - place, top: track.units - place});
-    }
     const rows = this.fewer ? Math.min(24, track.units) : track.units;
     const first = clamp(place - Math.floor(rows / 2), 0, track.units - rows);
     this.unitsRange.setv({start: track.units - first - rows, end: track.units - first});
-    const wide = (this.root.querySelector(".plot")?.clientWidth ?? 800) - GAP;
-    const each = wide / (view.end - view.start);
-    const strip = this.plots[0];
-    strip.letters.visible = each >= 6.5;
-    strip.letters.glyph.text_font_size = `${clamp(Math.floor(each * 1.3), 9, 15)}px`;
+    const wide = $(".plot", this.root).clientWidth - GAP, each = wide / (view.end - view.start);
+    this.fit(each);
+    const left = `translateX(${((t - view.start) * each).toFixed(1)}px)`, width = `${Math.max(1, each).toFixed(1)}px`;
+    const seen = t + 1 > view.start && t < view.end;
+    for (const plot of this.plots) {
+      Object.assign(plot.cursor.style, {transform: left, width, display: seen ? "" : "none", height: `${plot.high}px`});
+      if (plot.q) Object.assign(plot.cursorRow.style, {width: `${wide}px`, height: `${Math.max(1, plot.high / rows)}px`,
+        transform: `translateY(${((place - first) * plot.high / rows).toFixed(1)}px)`});
+    }
     if (this.shownUnit !== unit) {
       this.shownUnit = unit;
-      this.traces.data = {x: this.traces.data.x, ...Object.fromEntries(track.quantities.map((q) => [q.name, q.values.trace(unit)]))};
+      this.traces.data = {x: this.traces.data.x, ...Object.fromEntries(
+        this.plots.flatMap((plot) => plot.q ? [[plot.q.name, plot.q.values.trace(unit)]] : []))};
       $(".trace-title", this.root).textContent = `unit ${unit}`;
       this.tint();
     }
-    this.old?.classList.remove("now");
-    this.old = this.spans[t];
-    this.old.classList.add("now");
-    const panel = $(".text", this.root), {offsetTop, offsetHeight} = this.old;
+    const panel = $(".text", this.root), {offsetTop, offsetLeft, offsetHeight, offsetWidth} = this.spans[t];
+    Object.assign(this.now.style, {width: `${offsetWidth}px`, height: `${offsetHeight}px`,
+      transform: `translate(${offsetLeft}px, ${offsetTop}px)`});
+    this.now.dataset.t = t;
     if (offsetTop < panel.scrollTop || offsetTop + offsetHeight > panel.scrollTop + panel.clientHeight) {
       panel.scrollTop = offsetTop - panel.clientHeight / 2;
     }
@@ -303,6 +304,15 @@ class Side {
     this.moved(t);
   }
 
+  // The letters above the maps, where there is room for them.
+  fit(each) {
+    const size = each < 6.5 ? 0 : clamp(Math.floor(each * 1.3), 9, 15);
+    if (size === this.size) return;
+    this.size = size;
+    this.plots[0].letters.visible = size > 0;
+    if (size) this.plots[0].letters.glyph.text_font_size = `${size}px`;
+  }
+
   // The equations with this step's numbers, and what they say in words.
   explain(t, unit) {
     const {track} = this;
@@ -310,9 +320,10 @@ class Side {
       by[unit] === null ? "" : `${name} ${+by[unit].toPrecision(2)} steps`).filter(Boolean);
     if (track.gates.length) facts.push(`gates within 0.1 of 0 or 1 at ${percent(track.saturation()[unit])} of steps`);
     $(".where", this.root).textContent = `${quoted(t)} unit ${unit} of ${track.units}; ${facts.join(", ")}`;
-    for (const [number, key] of this.references) {
+    for (const [number, key, bracket] of this.references) {
       const values = track.values[key];
-      number.textContent = values.units === track.units ? values.shown(t, unit) : "·";
+      const shown = values.units === track.units ? values.shown(t, unit) : "·";
+      number.textContent = bracket && shown.startsWith("−") ? `(${shown})` : shown;
     }
     replace($(".words", this.root), track.gates.map((q) => {
       const v = q.values.at(t, unit);
@@ -322,13 +333,13 @@ class Side {
 
   expect(t, prediction) {
     const came = tokens[t + 1], largest = prediction.p[t][0];
-    replace($(".next tbody", this.root), prediction.best[t].map((token, i) => {
+    replace($(".next tbody", this.root), prediction.best[t].slice(0, 6).map((token, i) => {
       const row = bar([`${token === came ? "▸ " : ""}${visible(token)}`], prediction.p[t][i] / largest, percent(prediction.p[t][i]));
       row.classList.toggle("came", token === came);
       return row;
     }));
     const p = prediction.next_p[t];
-    $(".came", this.root).textContent = came === undefined ? "The text ends here." : p === null
+    $(".then", this.root).textContent = came === undefined ? "The text ends here." : p === null
       ? `Then came ${visible(came)}, which the model does not know.`
       : `▸ Then came ${visible(came)}: ${percent(p)}, place ${prediction.next_rank[t]}; a surprise of ${(-Math.log2(p)).toFixed(1)} bits.`;
   }
@@ -339,7 +350,7 @@ class Side {
     const change = Array.from({length: this.track.units}, (_, unit) => [unit, values.at(t, unit) - values.at(before, unit)]);
     change.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
     const largest = Math.abs(change[0][1]) || 1;
-    replace($(".changed tbody", this.root), change.slice(0, 8).map(([unit, by]) => bar([this.link(unit)], Math.abs(by) / largest,
+    replace($(".changed tbody", this.root), change.slice(0, 6).map(([unit, by]) => bar([this.link(unit)], Math.abs(by) / largest,
       `${written(values.at(before, unit), 2)} → ${written(values.at(t, unit), 2)}`, by < 0)));
   }
 
@@ -348,7 +359,7 @@ class Side {
     $(".found", this.root).hidden = !marks;
     $(".hint", this.root).textContent = marks ? "−1 to 1: over the whole text, of the value named, with 1 inside a match and 0 outside."
       : "Type a pattern above, or try one of those beside it: the units that tell where it is are listed here.";
-    this.best = marks ? followers(this.track, marks, 8) : [];
+    this.best = marks ? followers(this.track, marks, 6) : [];
     replace($(".found tbody", this.root), this.best.map(({unit, r, q}) =>
       bar([this.link(unit, q), ` ${q.name}`], Math.abs(r), written(r, 2), r < 0)));
     if (this.orderName === "pattern") this.sort("pattern");
@@ -372,6 +383,13 @@ function label(q) {
     element("div", {className: "scale"}, ...legend(q)), element("small", {textContent: q.about})];
 }
 
+// W_ir h_{t-1} with its indices below the line.
+function symbol(text) {
+  const pieces = text.replaceAll("-", "−").split(/_(\{[^}]*\}|\w+)/);
+  return element("span", {className: "sign"}, ...pieces.map((piece, i) =>
+    i % 2 ? element("sub", {textContent: piece.replace(/[{}]/g, "")}) : piece));
+}
+
 function bar(name, part, text, negative = false) {
   const fill = element("i", {className: negative ? "bar negative" : "bar"});
   fill.style.width = `${(100 * part).toFixed(1)}%`;
@@ -380,7 +398,7 @@ function bar(name, part, text, negative = false) {
 
 function inWords(q, v) {
   if (!Number.isFinite(v)) return "";
-  if (q.opens && q.shuts) return `gives ${percent(v)} ${q.opens} and ${percent(1 - v)} ${q.shuts}.`;
+  if (q.opens && q.shuts) return `takes ${percent(v)} of ${q.opens} and ${percent(1 - v)} of ${q.shuts}.`;
   if (q.opens) return `lets ${percent(v)} of ${q.opens} through.`;
   if (q.shuts) return `holds ${percent(v)} of ${q.shuts} back.`;
   return `is ${v < 0.1 ? "shut" : v > 0.9 ? "open" : "in between"}.`;
@@ -401,7 +419,7 @@ const surprise = (track) => tokens.map((_, t) => {  // of the character that cam
 });
 
 // --- what happens -------------------------------------------------------------------------------
-const view = {start: 0, end: Math.min(T, 96)};
+const view = {start: 0, end: Math.min(T, 80)};
 let waiting = false, quiet = 0;
 function soon() {
   if (waiting) return;
@@ -476,7 +494,8 @@ function search(source) {
   told.textContent = "";
   if (source) try {
     const {marks, matches, characters} = marksOf(source);
-    told.textContent = `${matches} ${matches === 1 ? "match" : "matches"}, ${characters} of ${T} characters`;
+    told.textContent = `${matches} ${matches === 1 ? "match" : "matches"}`;
+    told.title = `${characters} of ${T} characters`;
     if (characters && characters < T) state.marks = marks;
     else told.textContent += characters ? ": the pattern must leave some out" : "";
   } catch (error) {
@@ -557,5 +576,7 @@ addEventListener("afterprint", () => { if (printing.before) dress(printing.befor
 const dark = matchMedia("(prefers-color-scheme: dark)");
 dark.addEventListener("change", () => dress(dark.matches ? "dark" : "light"));
 dress(dark.matches ? "dark" : "light");
-state.t = Math.min(T - 1, 24);
+// The cursor begins where the model knows least what comes.
+const doubt = tracks[0].prediction?.p.slice(0, Math.min(T, view.end)).map((p) => p[0]);
+state.t = doubt ? doubt.indexOf(Math.min(...doubt.slice(Math.min(8, T - 1)))) : 0;
 open(0).then(() => { document.documentElement.dataset.ready = "yes"; });

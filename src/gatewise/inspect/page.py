@@ -29,13 +29,14 @@ class Quantity:
     """A named value of a layer, to be drawn as a map of units and steps.
 
     Args:
-        name: such as "z". title: what people call it, such as "update gate", or "".
+        key: which of the track's values it is. name: such as "z". title: what people call it, such as "update gate", or "".
         kind: "gate" from 0 to 1, "signed" around 0, "positive" from 0.
         about: a sentence that says what it does.
         opens, shuts: what it multiplies, and what 1 minus it does: what the unit gets where it is 1, and where 0.
         shown: whether its map is open at first.
     """
 
+    key: str
     name: str
     title: str = ""
     kind: str = "signed"
@@ -61,8 +62,9 @@ class Track:
         title: which one it is, for a person who compares several.
         cell: its cell's name.
         quantities: what has a map, the output state last.
-        values: (T, H) by key: of every quantity by its name, and of all else that the lines refer to.
-        lines: the equations, each a list of parts: literal text, or a pair of the text and its key in `values`.
+        values: (T, H) by key: of every quantity, and of all else that the lines refer to.
+        lines: the equations, each a list of parts: literal text, or a place of a number: its symbol, its key in
+            `values`, and whether a negative number needs brackets there.
         prediction: of the model, where it makes one.
         constants: (H,) by name: facts of a unit, such as its time constant, by which units can be sorted.
     """
@@ -71,7 +73,7 @@ class Track:
     cell: str
     quantities: Sequence[Quantity]
     values: Mapping[str, Array]
-    lines: Sequence[Sequence[str | tuple[str, str]]] = ()
+    lines: Sequence[Sequence[str | tuple[str, str, bool]]] = ()
     prediction: Prediction | None = None
     constants: Mapping[str, Array] = field(default_factory=dict)
 
@@ -112,12 +114,12 @@ def _bokeh() -> str:
 
 
 def _packed(track: Track, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    similar = similarity_order(track.values[track.quantities[-1].name])
+    similar = similarity_order(track.values[track.quantities[-1].key])
     return {
         "title": track.title,
         "cell": track.cell,
         "quantities": [vars(quantity) for quantity in track.quantities],
-        "values": {key: pack(values) for key, values in track.values.items()},
+        "values": pack(track.values),
         "lines": track.lines,
         "prediction": next((i for i, p in enumerate(predictions) if p is track.prediction), None),
         "similar": similar.tolist(),
@@ -129,22 +131,51 @@ def _number(value: float) -> float | None:
     return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
-def pack(values: Array) -> dict[str, Any]:
-    """(T, H) numbers as decimal fractions in 16 bits; rows that repeat, as those of x do, are stored once.
+def pack(values: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """(T, H) numbers, by key, as decimal fractions in 16 bits.
 
     Returns:
-        `decimals` d, and base64 of little-endian int16: `data`, the rows times 10^d, rounded; `rows`, the row of
-        each step, or None where they are in order.
+        By key: `decimals` d and, in base64 of little-endian int16, `data`, rows of the numbers times 10^d, rounded.
+        Rows that repeat, as those of x do, are stored once; then `rows` tells the row of each step, else it is None.
+        What another key `of` has one step earlier (`shift` 1) or later (-1), as old states are, is not stored again:
+        `data` is the one row that the other does not have.
     """
+    packed: dict[str, dict[str, Any]] = {}
+    whole: dict[str, tuple[int, Array]] = {}
+    # From the last: new states come after old ones in a graph, and it is the old ones that are left out.
+    for key, value in reversed(values.items()):
+        decimals, rows = whole[key] = rounded(value)
+        other, shift = _shifted(rows, decimals, whole, packed)
+        if other:
+            packed[key] = {"decimals": decimals, "of": other, "shift": shift, "data": _base64(rows[0 if shift > 0 else -1])}
+            continue
+        distinct, order = np.unique(rows, axis=0, return_inverse=True)
+        if len(distinct) <= len(rows) // 2:
+            packed[key] = {"decimals": decimals, "data": _base64(distinct), "rows": _base64(order.reshape(-1).astype("<i2"))}
+        else:
+            packed[key] = {"decimals": decimals, "data": _base64(rows), "rows": None}
+    return packed
+
+
+def rounded(values: Array) -> tuple[int, Array]:
+    """How many decimals (at most 4) fit in 16 bits, and the numbers times 10^decimals, rounded; NaN is MISSING."""
     values = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(values)
     largest = np.abs(values[finite]).max(initial=1e-300)
     decimals = min(4, int(np.floor(np.log10(32766.0 / largest))))
-    whole = np.where(finite, np.rint(np.where(finite, values, 0.0) * 10.0**decimals), MISSING).astype("<i2")
-    distinct, rows = np.unique(whole, axis=0, return_inverse=True)
-    if len(distinct) <= len(whole) // 2:
-        return {"decimals": decimals, "data": _base64(distinct), "rows": _base64(rows.reshape(-1).astype("<i2"))}
-    return {"decimals": decimals, "data": _base64(whole), "rows": None}
+    return decimals, np.where(finite, np.rint(np.where(finite, values, 0.0) * 10.0**decimals), MISSING).astype("<i2")
+
+
+def _shifted(rows: Array, decimals: int, whole: Mapping[str, tuple[int, Array]], packed: Mapping[str, Any]) -> tuple[str, int]:
+    """Which other values these are, one step later or earlier; or "" and 0."""
+    for key, already in packed.items():
+        d, others = whole[key]
+        if d == decimals and others.shape == rows.shape and len(rows) > 1 and already.get("rows", "") is None:
+            if np.array_equal(rows[1:], others[:-1]):
+                return key, 1
+            if np.array_equal(rows[:-1], others[1:]):
+                return key, -1
+    return "", 0
 
 
 def _base64(array: Array) -> str:
@@ -170,20 +201,20 @@ def _predicted(prediction: Prediction, tokens: Sequence[str]) -> dict[str, Any]:
 def similarity_order(values: Array) -> Array:
     """Units in an order in which neighbours behave alike: (H,) unit numbers.
 
-    Spectral seriation (Atkins, Boman and Hendrickson, SIAM J. Comput. 28, 1998): by the second eigenvector of the
-    Laplacian of the similarities, which are the correlations over time, squared and signed, moved to [0, 2].
+    The leaves of a tree of clusters, by the correlation over time (average linkage), turned so that neighbours are as
+    alike as can be (Bar-Joseph, Gifford and Jaakkola, Bioinformatics 17, 2001).
 
     Args:
         values: (T, H) one value of each unit at each step.
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
     values = np.nan_to_num(np.asarray(values, dtype=np.float64))
     count = values.shape[1]
-    if count < 3 or len(values) < 2:
+    if count < 3:
         return np.arange(count)
     centred = values - values.mean(0)
     norm = np.linalg.norm(centred, axis=0)
     unit = centred / np.where(norm > 0, norm, 1)
-    correlation = unit.T @ unit
-    similar = 1 + correlation * np.abs(correlation)
-    laplacian = np.diag(similar.sum(0)) - similar
-    return np.argsort(np.linalg.eigh(laplacian)[1][:, 1], kind="stable")
+    distances = np.maximum(1 - unit.T @ unit, 0)
+    return np.asarray(leaves_list(linkage(distances[np.triu_indices(count, 1)], "average", optimal_ordering=True)))

@@ -1,0 +1,187 @@
+"""The explorer: one HTML page that shows a model's gates over a text, step by step, and moves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import gatewise
+from gatewise.graph.graph import Graph
+from gatewise.inspect import equations
+from gatewise.inspect.recording import record
+from gatewise.inspect.words import describe
+from gatewise.layer import Layer
+from gatewise.tasks.errors import InputError, MissingPackageError
+
+LONGEST = 2000  # steps; beyond, the page is slow and weighs tens of megabytes
+SHOWN = 4  # values that have a map at first; of more, the gates and the states
+
+
+def explore(
+    models: nn.Module | Mapping[str, nn.Module],
+    x: str | Tensor,
+    tokens: Sequence[str] | None = None,
+    *,
+    sample: int = 0,
+    title: str | None = None,
+) -> str:
+    """A self-contained HTML page of what the gates of a model's layers are while it reads x.
+
+        Path("gates.html").write_text(gatewise.inspect.explore(model, "The cat"), encoding="utf-8")
+
+    Args:
+        models: a layer of gatewise's, or a module that has some; or several by name, to be compared on the same x.
+        x: what the model is called with, (T, B, …), or (B, T, …) where its layers are batch-first; or a text, for
+            models of `gatewise.tasks.text`, whose predictions are then shown, too.
+        tokens: (T,) what was read at each step, for people; None means the step's number, or the text's characters.
+        sample: which one of the batch.
+        title: of the page.
+
+    Returns:
+        The page. All numbers are in it, to the four decimals that it shows (fewer from 3.2767 in size on).
+
+    The models run in evaluation, without gradients, and are left as they were.
+
+    Raises:
+        InputError: the text is empty, too long or has characters that a model does not know; a tensor has no such
+            sample, or tokens are not T. ValueError: a model has no layer of gatewise's.
+        MissingPackageError: Bokeh, whose script draws the page, is not installed.
+    """
+    try:
+        from gatewise.inspect import page
+    except ImportError as error:
+        raise MissingPackageError(
+            f'the explorer needs {error.name}, which is not installed: pip install "gatewise[explore]"'
+        ) from error
+    named = models if isinstance(models, Mapping) else {"": models}
+    if not named:
+        raise InputError("explore: there is no model, expected at least one")
+    if isinstance(x, str):
+        _check_length(len(x), "the text has {} characters")
+        tokens = list(x) if tokens is None else tokens
+    tracks = [track for name, model in named.items() for track in _tracks(page, name, model, x, sample)]
+    steps = len(tracks[0].values[tracks[0].quantities[-1].key])
+    if tokens is None:
+        tokens = [str(t) for t in range(steps)]
+    if len(tokens) != steps:
+        raise InputError(f"explore: tokens has {len(tokens)} entries, expected {steps}, one for each step of x")
+    return page.page(tokens, tracks, title or ", ".join(name for name in named if name) or "gatewise: inside the gates")
+
+
+def from_runs(runs: Sequence[str | os.PathLike[str]], text: str | None = None, checkpoint: str = "best") -> str:
+    """The page of trained language models, by their folders; text None is what the first run wrote as its sample.
+
+    Raises:
+        InputError: a folder holds no run, or the text can't be read by its model; see `explore`.
+    """
+    from gatewise.tasks.run import Run
+    from gatewise.tasks.text.saved import load
+
+    models: dict[str, nn.Module] = {}
+    for run in runs:
+        name = os.path.basename(os.path.normpath(run)) or str(run)
+        models[name if name not in models else str(run)] = load(run, checkpoint)
+    if text is None:
+        text = Run(runs[0]).read("sample.txt").strip("\n")[:LONGEST]
+    return explore(models, text, title=f"{' and '.join(models)}: inside the gates")
+
+
+def _check_length(steps: int, what: str) -> None:
+    if not steps:
+        raise InputError(f"explore: {what.format(0)}, expected at least one")
+    if steps > LONGEST:
+        raise InputError(f"explore: {what.format(f'{steps:,}')}, at most {LONGEST:,} are allowed: give a shorter one")
+
+
+def _tracks(page: Any, name: str, model: nn.Module, x: str | Tensor, sample: int) -> list[Any]:
+    """What one model's layers do, as tracks of the page."""
+    text_model = _is_text_model(model)
+    if isinstance(x, str):
+        if not text_model:
+            raise InputError(f"explore: a text needs a model of gatewise.tasks.text, got {type(model).__name__}: give a tensor")
+        device = next(model.parameters()).device
+        x = model.vocabulary.encode(x).unsqueeze(1).to(device)  # type: ignore[union-attr,operator]
+    cells = [layer._running_cell if not layer.training else layer.cell.expected for layer in _layers(model)]
+    wanted = dict.fromkeys(f"%{i}" for cell in cells for i in _nodes(cell))
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), record(model, wanted) as seen:
+            result = model(x)
+    finally:
+        for module, was in training.items():
+            module.training = was
+    prediction = None
+    if text_model:
+        scores = result[0][:, sample].float()
+        prediction = page.Prediction(scores.softmax(-1).cpu().numpy(), model.vocabulary.tokens)  # type: ignore[union-attr]
+    tracks = []
+    for key, values in seen.items():
+        steps, batch = next(iter(values.values())).shape[:2]
+        _check_length(steps, "x has {} steps")
+        if not -batch <= sample < batch:
+            raise InputError(f"explore: sample is {sample}, expected one of the {batch} samples, 0 to {batch - 1}")
+        cell = seen.cells[key]
+        of_layer = {key: value[:, sample].float().cpu().numpy() for key, value in values.items()}
+        title = " · ".join(part for part in (name, key) if part)
+        tracks.append(_track(page, title, cell, of_layer, prediction))
+    return tracks
+
+
+def _is_text_model(model: nn.Module) -> bool:
+    from gatewise.tasks.text.model import LanguageModel
+
+    return isinstance(model, LanguageModel)
+
+
+def _layers(model: nn.Module) -> list[Layer]:
+    return [module for module in model.modules() if isinstance(module, Layer)]
+
+
+def _nodes(cell: Graph) -> dict[int, None]:
+    """The nodes that the equations show, and those that have names."""
+    lines = equations.parts(cell)
+    shown = [part["node"] for line in lines for part in line["parts"] if isinstance(part, dict)]
+    return dict.fromkeys([*(i for _, i in (*cell.names, *cell.outputs)), *(line["node"] for line in lines), *shown])
+
+
+def _track(page: Any, title: str, cell: Graph, values: dict[str, Any], prediction: Any) -> Any:
+    hidden = max(value.shape[1] for value in values.values())
+    words = describe(cell)
+    nodes = {**dict(cell.names), **dict(cell.outputs)}
+    # A row of a map is a unit, so what a projection made has none; the output comes last.
+    names = [name for name in words if values[f"%{nodes[name]}"].shape[1] == hidden]
+    names.sort(key=lambda name: (name in cell.states, name == cell.states[0]))
+    few = len(names) <= SHOWN
+    quantities = [
+        page.Quantity(
+            key=f"%{nodes[name]}", name=name, title=words[name].title, kind=words[name].kind, about=words[name].about,
+            opens=words[name].opens, shuts=words[name].shuts,
+            shown=few or words[name].kind == "gate" or name in cell.states,
+        )
+        for name in names
+    ]  # fmt: skip
+    lines = [
+        [(line["symbol"], f"%{line['node']}", False), " = ",
+         *(part if isinstance(part, str) else (part["text"], f"%{part['node']}", part["bracket"]) for part in line["parts"])]
+        for line in equations.parts(cell)
+    ]  # fmt: skip
+    constants = {}
+    for name in names:
+        if words[name].carries:
+            mean = torch.from_numpy(values[f"%{nodes[name]}"]).double().nanmean(0)
+            constants[f"time constant of {words[name].carries}"] = (-1 / mean.log()).numpy()
+    kept = {key: values[key] for key in sorted({*(q.key for q in quantities), *_references(lines)}, key=_number)}
+    return page.Track(title, cell.name, quantities, kept, lines, prediction, constants)
+
+
+def _number(key: str) -> int:
+    return int(key.removeprefix("%"))
+
+
+def _references(lines: Sequence[Sequence[Any]]) -> list[str]:
+    return [part[1] for line in lines for part in line if isinstance(part, tuple)]

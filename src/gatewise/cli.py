@@ -215,7 +215,9 @@ def generate(
 
 @app.command()
 def explore(
-    runs: Annotated[list[Path], typer.Argument(help="Folders that trainings wrote; several are compared.", metavar="RUN…")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders that trainings wrote; several are compared.", metavar="RUN…")
+    ],
     text: Annotated[
         str | None, typer.Option(help="What the model reads.", show_default="what the run wrote as its sample")
     ] = None,

@@ -38,7 +38,13 @@ class Values {
   }
   shown(t, unit) { return written(this.at(t, unit), Math.max(0, this.decimals)); }
   trace(unit) { return Float64Array.from({length: T}, (_, t) => this.at(t, unit)); }
-  largest() { return this.whole.reduce((most, v) => v === MISSING ? most : Math.max(most, Math.abs(v)), 0) * this.scale; }
+  most() { return this.whole.reduce((most, v) => v === MISSING ? most : Math.max(most, Math.abs(v)), 0) * this.scale; }
+  // A size for the colours: the largest, unless a few giants would leave the rest pale.
+  usual() {
+    const sizes = this.whole.filter((v) => v !== MISSING).map(Math.abs).sort();
+    const at = (share) => (sizes[Math.floor(share * (sizes.length - 1))] ?? 0) * this.scale;
+    return Math.min(at(1), Math.max(4 * at(0.5), at(0.9)));
+  }
 }
 
 function written(value, decimals) {
@@ -53,8 +59,9 @@ class Track {
     this.quantities = raw.quantities;
     for (const q of this.quantities) {
       q.values = this.values[q.key];
-      q.limit = q.kind === "gate" ? 1 : Math.max(q.values.largest(), 1e-9);
-      if (q.limit > 0.6 && q.limit <= 1) q.limit = 1;  // a state within ±1 gets the scale that its cell has
+      const usual = q.kind === "gate" ? 1 : q.values.usual(), most = q.values.most();
+      q.limit = most <= 1 && usual > 0.3 ? 1 : Math.max(usual, 1e-9);  // within ±1 it gets the whole of that
+      q.beyond = most > q.limit;
     }
     this.output = this.quantities[this.quantities.length - 1];
     this.units = this.output.values.units;

@@ -3,8 +3,8 @@
 const state = {t: 0, hold: false, theme: "light", marks: null, active: 0};
 const sides = [];
 const visible = (token) => ({" ": "␣", "\n": "↵", "\t": "⇥"})[token] ?? token;
-const letters = tokens.every((token) => [...token].length <= 1);
-const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.01 ? 1 : 0)} %`;
+const letters = data.text && tokens.every((token) => [...token].length <= 1);
+const percent = (share) => `${(100 * share).toFixed((share > 0 && share < 0.0095) || (share > 0.9905 && share < 1) ? 1 : 0)} %`;
 const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
 const $ = (selector, root = document) => root.querySelector(selector);
 const css = (name) => {  // a colour of the style sheet, as the theme has it now
@@ -22,7 +22,10 @@ function element(tag, properties = {}, ...children) {
 function replace(parent, children) { parent.replaceChildren(...children); }
 const gradient = (q) => `linear-gradient(90deg, ${PALETTES[state.theme][q.kind === "signed" ? "signed" : "gate"]
   .filter((_, i) => i % 15 === 0).map((c) => `rgb(${c})`).join(", ")})`;
-const ends = (q) => [q.kind === "signed" ? `−${+q.limit.toPrecision(2)}` : "0", `${+q.limit.toPrecision(2)}`];
+const ends = (q) => {
+  const size = `${+q.limit.toPrecision(2)}`;
+  return q.beyond ? [q.kind === "signed" ? `≤ −${size}` : "0", `≥ ${size}`] : [q.kind === "signed" ? `−${size}` : "0", size];
+};
 const legend = (q) => [ends(q)[0], element("i", {className: "ramp", style: `background: ${gradient(q)}`}), ends(q)[1]];
 const GAP = 34;  // right of every plot, where the trace has its axis, so that all columns lie under each other
 const ndarray = Bokeh.require("core/util/ndarray").ndarray;
@@ -190,14 +193,13 @@ class Side {
   }
 
   trace(maps) {
-    const largest = Math.max(1, ...maps.map((q) => q.limit)), signed = maps.some((q) => q.kind === "signed");
-    const plot = this.figure(116, {y_axis_type: "linear", y_axis_location: "right", y_range: new Bokeh.Range1d({
-      start: signed ? -1.05 * largest : -0.05, end: 1.5 * largest}), x_axis_type: "linear", min_border_bottom: 22});
+    const plot = this.figure(116, {y_axis_type: "linear", y_axis_location: "right",
+      y_range: new Bokeh.Range1d({start: -1, end: 1}), x_axis_type: "linear", min_border_bottom: 22});
     const x = Float64Array.from(tokens, (_, t) => t + 0.5);
     this.traces = new Bokeh.ColumnDataSource({data: {x, ...Object.fromEntries(maps.map((q) => [q.name, x]))}});
     plot.lines = maps.map((q, i) => plot.line({field: "x"}, {field: q.name}, {source: this.traces, legend_label: q.name,
       line_width: q === this.track.output ? 2.2 : 1.4, line_dash: ["solid", "dashed", "dotted", "dotdash"][(i + 1) % maps.length % 4]}));
-    plot.yaxis.ticker = new Bokeh.FixedTicker({ticks: signed ? [-largest, 0, largest] : [0, largest]});
+    plot.ticker = plot.yaxis.ticker = new Bokeh.FixedTicker({ticks: []});
     plot.yaxis.formatter = new Bokeh.NumeralTickFormatter({format: "0.[0]"});
     plot.legend.orientation = "horizontal";
     plot.legend.location = "top_left";
@@ -284,15 +286,13 @@ class Side {
     }
     if (this.shownUnit !== unit) {
       this.shownUnit = unit;
-      this.traces.data = {x: this.traces.data.x, ...Object.fromEntries(
-        this.plots.flatMap((plot) => plot.q ? [[plot.q.name, plot.q.values.trace(unit)]] : []))};
+      this.follow(unit);
       $(".trace-title", this.root).textContent = `unit ${unit}`;
       this.tint();
     }
     const panel = $(".text", this.root), {offsetTop, offsetLeft, offsetHeight, offsetWidth} = this.spans[t];
     Object.assign(this.now.style, {width: `${offsetWidth}px`, height: `${offsetHeight}px`,
       transform: `translate(${offsetLeft}px, ${offsetTop}px)`});
-    this.now.dataset.t = t;
     if (offsetTop < panel.scrollTop || offsetTop + offsetHeight > panel.scrollTop + panel.clientHeight) {
       panel.scrollTop = offsetTop - panel.clientHeight / 2;
     }
@@ -302,6 +302,18 @@ class Side {
     this.explain(t, unit);
     if (track.prediction) this.expect(t, track.prediction);
     this.moved(t);
+  }
+
+  // The unit's values over time, each axis as long as it takes, and room for the legend.
+  follow(unit) {
+    const shown = this.plots.flatMap((plot) => plot.q ? [[plot.q.name, plot.q.values.trace(unit)]] : []);
+    const plot = this.plots[this.plots.length - 1];
+    let low = 0, high = 1;
+    for (const [, trace] of shown) for (const v of trace) if (v < low) low = v; else if (v > high) high = v;
+    if (low < 0) low = Math.min(low, -1);
+    plot.ticker.ticks = low < 0 ? [low, 0, high] : [low, high];
+    plot.y_range.setv({start: low - 0.05 * (high - low), end: high + 0.25 * (high - low)});
+    this.traces.data = {x: this.traces.data.x, ...Object.fromEntries(shown)};
   }
 
   // The letters above the maps, where there is room for them.
@@ -347,9 +359,10 @@ class Side {
   moved(t) {
     const {values} = this.track.output;
     const before = Math.max(0, t - 1);
-    const change = Array.from({length: this.track.units}, (_, unit) => [unit, values.at(t, unit) - values.at(before, unit)]);
+    const change = Array.from({length: this.track.units}, (_, unit) => [unit, values.at(t, unit) - values.at(before, unit)])
+      .filter(([, by]) => Number.isFinite(by));
     change.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
-    const largest = Math.abs(change[0][1]) || 1;
+    const largest = Math.abs(change[0]?.[1]) || 1;
     replace($(".changed tbody", this.root), change.slice(0, 6).map(([unit, by]) => bar([this.link(unit)], Math.abs(by) / largest,
       `${written(values.at(before, unit), 2)} → ${written(values.at(t, unit), 2)}`, by < 0)));
   }
@@ -407,10 +420,10 @@ function inWords(q, v) {
 const quoted = (t) => `${letters ? "character" : "step"} ${t}, ${visible(tokens[t])}:`;
 const liveliest = (track) => {  // the unit whose output varies most
   const spread = Array.from({length: track.units}, (_, unit) => {
-    const trace = track.output.values.trace(unit), mean = trace.reduce((a, b) => a + b, 0) / T;
+    const trace = track.output.values.trace(unit).filter(Number.isFinite), mean = trace.reduce((a, b) => a + b, 0) / trace.length;
     return trace.reduce((a, b) => a + (b - mean) ** 2, 0);
   });
-  return spread.indexOf(Math.max(...spread));
+  return Math.max(0, spread.indexOf(Math.max(...spread)));
 };
 const SURPRISE = {kind: "gate", limit: 8};
 const surprise = (track) => tokens.map((_, t) => {  // of the character that came, in bits
@@ -545,7 +558,7 @@ document.addEventListener("keydown", (event) => {
 const tracks = data.tracks.map((raw) => new Track(raw));
 $("#about").textContent = `${T} ${letters ? "characters" : "steps"}; ${[...new Set(tracks.map((track) =>
   `${track.cell}, ${track.units} units`))].join("; ")}`;
-$("#search").hidden = !letters;
+$("#search").hidden = !data.text;
 $("#search").onsubmit = (event) => {
   event.preventDefault();
   const side = sides[state.active], best = side.best[0];
@@ -567,9 +580,13 @@ $("#keys").onclick = () => KEYS["?"]();
 // Paper is white: the colours change for the time of printing, and wide plots shrink to the sheet.
 const printing = {before: null};
 addEventListener("beforeprint", () => {
-  printing.before = state.theme;
+  printing.before ??= state.theme;
   if (state.theme === "dark") dress("light");
-  document.documentElement.style.setProperty("--print-zoom", Math.min(1, 1040 / document.body.clientWidth));
+  for (const side of sides) for (const view of side.views) view.repaint?.();  // now: a frame later it is printed
+  const hidden = Math.max(...sides.map((side) => $(".text", side.root).scrollHeight - $(".text", side.root).clientHeight));
+  const {scrollHeight, clientWidth} = document.body;  // one sheet, A4 lying, where that can be read
+  const zoom = Math.max(0.6, Math.min(1, 1040 / clientWidth, 690 / (scrollHeight + hidden)));
+  document.documentElement.style.setProperty("--print-zoom", zoom);
 });
 addEventListener("afterprint", () => { if (printing.before) dress(printing.before); printing.before = null; });
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import gatewise
 from gatewise.graph.graph import Graph
 from gatewise.inspect import equations
-from gatewise.inspect.recording import record
+from gatewise.inspect.recording import Recording, record
 from gatewise.inspect.words import describe
 from gatewise.layer import Layer
 from gatewise.tasks.errors import InputError, MissingPackageError
+from gatewise.tasks.text.model import LanguageModel
+
+try:
+    from gatewise.inspect.page import Array, Prediction, Quantity, Track, page
+except ImportError as error:
+    raise MissingPackageError(
+        f'the explorer needs {error.name}, which is not installed: pip install "gatewise[explore]"'
+    ) from error
 
 LONGEST = 2000  # steps; beyond, the page is slow and weighs tens of megabytes
 SHOWN = 4  # values that have a map at first; of more, the gates and the states
@@ -49,27 +55,21 @@ def explore(
     Raises:
         InputError: the text is empty, too long or has characters that a model does not know; a tensor has no such
             sample, or tokens are not T. ValueError: a model has no layer of gatewise's.
-        MissingPackageError: Bokeh, whose script draws the page, is not installed.
+        MissingPackageError: Bokeh, whose script draws the page, or scipy is not installed.
     """
-    try:
-        from gatewise.inspect import page
-    except ImportError as error:
-        raise MissingPackageError(
-            f'the explorer needs {error.name}, which is not installed: pip install "gatewise[explore]"'
-        ) from error
     named = models if isinstance(models, Mapping) else {"": models}
     if not named:
         raise InputError("explore: there is no model, expected at least one")
     if isinstance(x, str):
         _check_length(len(x), "the text has {} characters")
         tokens = list(x) if tokens is None else tokens
-    tracks = [track for name, model in named.items() for track in _tracks(page, name, model, x, sample)]
+    tracks = [track for name, model in named.items() for track in _tracks(name, model, x, sample)]
     steps = len(tracks[0].values[tracks[0].quantities[-1].key])
-    if tokens is None:
-        tokens = [str(t) for t in range(steps)]
-    if len(tokens) != steps:
-        raise InputError(f"explore: tokens has {len(tokens)} entries, expected {steps}, one for each step of x")
-    return page.page(tokens, tracks, title or ", ".join(name for name in named if name) or "gatewise: inside the gates")
+    labels = [str(t) for t in range(steps)] if tokens is None else list(tokens)
+    if len(labels) != steps:
+        raise InputError(f"explore: tokens has {len(labels)} entries, expected {steps}, one for each step of x")
+    title = title or ", ".join(name for name in named if name) or "gatewise: inside the gates"
+    return page(labels, tracks, title, text=tokens is not None)
 
 
 def from_runs(runs: Sequence[str | os.PathLike[str]], text: str | None = None, checkpoint: str = "best") -> str:
@@ -97,14 +97,16 @@ def _check_length(steps: int, what: str) -> None:
         raise InputError(f"explore: {what.format(f'{steps:,}')}, at most {LONGEST:,} are allowed: give a shorter one")
 
 
-def _tracks(page: Any, name: str, model: nn.Module, x: str | Tensor, sample: int) -> list[Any]:
+def _tracks(name: str, model: nn.Module, x: str | Tensor, sample: int) -> list[Track]:
     """What one model's layers do, as tracks of the page."""
-    text_model = _is_text_model(model)
+    text_model = model if isinstance(model, LanguageModel) else None
     if isinstance(x, str):
-        if not text_model:
-            raise InputError(f"explore: a text needs a model of gatewise.tasks.text, got {type(model).__name__}: give a tensor")
+        if text_model is None:
+            raise InputError(
+                f"explore: a text needs a model of gatewise.tasks.text, got {type(model).__name__}: give a tensor"
+            )
         device = next(model.parameters()).device
-        x = model.vocabulary.encode(x).unsqueeze(1).to(device)  # type: ignore[union-attr,operator]
+        x = text_model.vocabulary.encode(x).unsqueeze(1).to(device)
     cells = [layer._running_cell if not layer.training else layer.cell.expected for layer in _layers(model)]
     wanted = dict.fromkeys(f"%{i}" for cell in cells for i in _nodes(cell))
     training = {module: module.training for module in model.modules()}
@@ -116,26 +118,25 @@ def _tracks(page: Any, name: str, model: nn.Module, x: str | Tensor, sample: int
         for module, was in training.items():
             module.training = was
     prediction = None
-    if text_model:
+    _check_sample(seen, sample)
+    if text_model is not None:
         scores = result[0][:, sample].float()
-        prediction = page.Prediction(scores.softmax(-1).cpu().numpy(), model.vocabulary.tokens)  # type: ignore[union-attr]
+        prediction = Prediction(scores.softmax(-1).cpu().numpy(), text_model.vocabulary.tokens)
     tracks = []
     for key, values in seen.items():
-        steps, batch = next(iter(values.values())).shape[:2]
-        _check_length(steps, "x has {} steps")
-        if not -batch <= sample < batch:
-            raise InputError(f"explore: sample is {sample}, expected one of the {batch} samples, 0 to {batch - 1}")
         cell = seen.cells[key]
         of_layer = {key: value[:, sample].float().cpu().numpy() for key, value in values.items()}
         title = " · ".join(part for part in (name, key) if part)
-        tracks.append(_track(page, title, cell, of_layer, prediction))
+        tracks.append(_track(title, cell, of_layer, prediction))
     return tracks
 
 
-def _is_text_model(model: nn.Module) -> bool:
-    from gatewise.tasks.text.model import LanguageModel
-
-    return isinstance(model, LanguageModel)
+def _check_sample(seen: Recording, sample: int) -> None:
+    for values in seen.values():
+        steps, batch = next(iter(values.values())).shape[:2]
+        _check_length(steps, "x has {} steps")
+        if not 0 <= sample < batch:
+            raise InputError(f"explore: sample is {sample}, expected 0 to {batch - 1}, one of the {batch} of the batch")
 
 
 def _layers(model: nn.Module) -> list[Layer]:
@@ -149,7 +150,7 @@ def _nodes(cell: Graph) -> dict[int, None]:
     return dict.fromkeys([*(i for _, i in (*cell.names, *cell.outputs)), *(line["node"] for line in lines), *shown])
 
 
-def _track(page: Any, title: str, cell: Graph, values: dict[str, Any], prediction: Any) -> Any:
+def _track(title: str, cell: Graph, values: dict[str, Array], prediction: Prediction | None) -> Track:
     hidden = max(value.shape[1] for value in values.values())
     words = describe(cell)
     nodes = {**dict(cell.names), **dict(cell.outputs)}
@@ -158,30 +159,29 @@ def _track(page: Any, title: str, cell: Graph, values: dict[str, Any], predictio
     names.sort(key=lambda name: (name in cell.states, name == cell.states[0]))
     few = len(names) <= SHOWN
     quantities = [
-        page.Quantity(
+        Quantity(
             key=f"%{nodes[name]}", name=name, title=words[name].title, kind=words[name].kind, about=words[name].about,
             opens=words[name].opens, shuts=words[name].shuts,
             shown=few or words[name].kind == "gate" or name in cell.states,
         )
         for name in names
     ]  # fmt: skip
-    lines = [
-        [(line["symbol"], f"%{line['node']}", False), " = ",
-         *(part if isinstance(part, str) else (part["text"], f"%{part['node']}", part["bracket"]) for part in line["parts"])]
-        for line in equations.parts(cell)
-    ]  # fmt: skip
+    lines: list[list[str | tuple[str, str, bool]]] = []
+    for line in equations.parts(cell):
+        right = (p if isinstance(p, str) else (p["text"], f"%{p['node']}", p["bracket"]) for p in line["parts"])
+        lines.append([(line["symbol"], f"%{line['node']}", False), " = ", *right])
     constants = {}
     for name in names:
         if words[name].carries:
             mean = torch.from_numpy(values[f"%{nodes[name]}"]).double().nanmean(0)
             constants[f"time constant of {words[name].carries}"] = (-1 / mean.log()).numpy()
     kept = {key: values[key] for key in sorted({*(q.key for q in quantities), *_references(lines)}, key=_number)}
-    return page.Track(title, cell.name, quantities, kept, lines, prediction, constants)
+    return Track(title, cell.name, quantities, kept, lines, prediction, constants)
 
 
 def _number(key: str) -> int:
     return int(key.removeprefix("%"))
 
 
-def _references(lines: Sequence[Sequence[Any]]) -> list[str]:
+def _references(lines: Sequence[Sequence[str | tuple[str, str, bool]]]) -> list[str]:
     return [part[1] for line in lines for part in line if isinstance(part, tuple)]

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from bokeh.resources import Resources
+from scipy.cluster.hierarchy import leaves_list, linkage
 
 Array = npt.NDArray[Any]
 
@@ -29,10 +31,10 @@ class Quantity:
     """A named value of a layer, to be drawn as a map of units and steps.
 
     Args:
-        key: which of the track's values it is. name: such as "z". title: what people call it, such as "update gate", or "".
+        key: which of the track's values it is. name: such as "z". title: what people call it, or "".
         kind: "gate" from 0 to 1, "signed" around 0, "positive" from 0.
         about: a sentence that says what it does.
-        opens, shuts: what it multiplies, and what 1 minus it does: what the unit gets where it is 1, and where 0.
+        opens, shuts: what it multiplies, and what 1 minus it does: what the unit gets where it is 1, where 0.
         shown: whether its map is open at first.
     """
 
@@ -78,7 +80,7 @@ class Track:
     constants: Mapping[str, Array] = field(default_factory=dict)
 
 
-def page(tokens: Sequence[str], tracks: Sequence[Track], title: str) -> str:
+def page(tokens: Sequence[str], tracks: Sequence[Track], title: str, text: bool = True) -> str:
     """The page as one HTML document.
 
     Numbers are held in 16 bits, rounded to the digits that the page shows: four decimals up to 3.2766 in size
@@ -87,8 +89,9 @@ def page(tokens: Sequence[str], tracks: Sequence[Track], title: str) -> str:
     Args:
         tokens: the T characters (or words, or labels of steps) that were read.
         tracks: the recorded layers, all of T steps. title: the page's.
+        text: whether the tokens are a text, in which one can search.
     """
-    data = {"title": title, "tokens": list(tokens), "tracks": [], "predictions": []}
+    data: dict[str, Any] = {"tokens": list(tokens), "text": text, "tracks": [], "predictions": []}
     predictions: list[Prediction] = []
     for track in tracks:
         if track.prediction is not None and not any(track.prediction is p for p in predictions):
@@ -98,7 +101,9 @@ def page(tokens: Sequence[str], tracks: Sequence[Track], title: str) -> str:
     # Within a script, "<" could begin "</script>" or a comment.
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     here = files("gatewise.inspect")
-    parts = {name: (here / f"explorer{name}").read_text(encoding="utf-8") for name in (".html", ".css", "-data.js", ".js")}
+    parts = {
+        name: (here / f"explorer{name}").read_text(encoding="utf-8") for name in (".html", ".css", "-data.js", ".js")
+    }
     fill = {
         "TITLE": html.escape(title), "DATA": packed, "STYLE": parts[".css"], "BOKEH": _bokeh(),
         "SCRIPT": parts["-data.js"] + parts[".js"],
@@ -107,10 +112,9 @@ def page(tokens: Sequence[str], tracks: Sequence[Track], title: str) -> str:
 
 
 def _bokeh() -> str:
-    """Bokeh's script. Its end of a script tag, in a string, is written so that it doesn't end the page's."""
-    folder = files("bokeh") / "server" / "static" / "js"
-    scripts = ((folder / name).read_text(encoding="utf-8") for name in ("bokeh.min.js", "bokeh-api.min.js"))
-    return "\n".join(re.sub(r"//# sourceMappingURL=.*", "", script) for script in scripts).replace("</script", "<\\/script")
+    """Bokeh's script. An end of a script tag in one of its strings is written so that it doesn't end the page's."""
+    scripts = Resources(mode="inline", components=["bokeh", "bokeh-api"], log_level="warn").js_raw
+    return re.sub(r"//# sourceMappingURL=.*", "", "\n".join(scripts)).replace("</script", "<\\/script")
 
 
 def _packed(track: Track, predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -143,15 +147,24 @@ def pack(values: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
     packed: dict[str, dict[str, Any]] = {}
     whole: dict[str, tuple[int, Array]] = {}
     # From the last: new states come after old ones in a graph, and it is the old ones that are left out.
-    for key, value in reversed(values.items()):
-        decimals, rows = whole[key] = rounded(value)
+    for key in reversed(list(values)):
+        decimals, rows = whole[key] = rounded(values[key])
         other, shift = _shifted(rows, decimals, whole, packed)
         if other:
-            packed[key] = {"decimals": decimals, "of": other, "shift": shift, "data": _base64(rows[0 if shift > 0 else -1])}
+            packed[key] = {
+                "decimals": decimals,
+                "of": other,
+                "shift": shift,
+                "data": _base64(rows[0 if shift > 0 else -1]),
+            }
             continue
         distinct, order = np.unique(rows, axis=0, return_inverse=True)
         if len(distinct) <= len(rows) // 2:
-            packed[key] = {"decimals": decimals, "data": _base64(distinct), "rows": _base64(order.reshape(-1).astype("<i2"))}
+            packed[key] = {
+                "decimals": decimals,
+                "data": _base64(distinct),
+                "rows": _base64(order.reshape(-1).astype("<i2")),
+            }
         else:
             packed[key] = {"decimals": decimals, "data": _base64(rows), "rows": None}
     return packed
@@ -166,7 +179,9 @@ def rounded(values: Array) -> tuple[int, Array]:
     return decimals, np.where(finite, np.rint(np.where(finite, values, 0.0) * 10.0**decimals), MISSING).astype("<i2")
 
 
-def _shifted(rows: Array, decimals: int, whole: Mapping[str, tuple[int, Array]], packed: Mapping[str, Any]) -> tuple[str, int]:
+def _shifted(
+    rows: Array, decimals: int, whole: Mapping[str, tuple[int, Array]], packed: Mapping[str, Any]
+) -> tuple[str, int]:
     """Which other values these are, one step later or earlier; or "" and 0."""
     for key, already in packed.items():
         d, others = whole[key]
@@ -207,8 +222,6 @@ def similarity_order(values: Array) -> Array:
     Args:
         values: (T, H) one value of each unit at each step.
     """
-    from scipy.cluster.hierarchy import leaves_list, linkage
-
     values = np.nan_to_num(np.asarray(values, dtype=np.float64))
     count = values.shape[1]
     if count < 3:

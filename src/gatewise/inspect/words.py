@@ -35,7 +35,7 @@ class Words:
 
 def describe(cell: Graph) -> dict[str, Words]:
     """What each named value of a cell does, its states included, by name in the order of the code."""
-    named = {name: i for name, i in (*cell.names, *cell.outputs) if name not in cell.states or (name, i) in cell.outputs}
+    named = {**dict(cell.names), **dict(cell.outputs)}  # a state's name means its new value
     built_in = cell.text in {graph.text for graph in vars(cells).values() if isinstance(graph, Graph)}
     return {name: _describe(cell, name, i, built_in) for name, i in named.items()}
 
@@ -45,7 +45,9 @@ def _describe(cell: Graph, name: str, i: int, built_in: bool) -> Words:
     title = TITLES.get(name, "") if built_in or name in cell.states else ""
     if kind != "gate" or name in cell.states:
         return Words(kind, title, "", "", _about_value(cell, name, title), "")
-    opens, shuts, carries = [], [], ""
+    opens: list[str] = []
+    shuts: list[str] = []
+    carries = ""
     for factor, other in _factors(cell, i):
         what = _name(cell, other)
         (opens if factor == i else shuts).append(what)

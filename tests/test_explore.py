@@ -296,6 +296,15 @@ def frame(shown):
     shown.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
+def until(shown, true):
+    """Wait for an expression to become true, a few seconds at most."""
+    for _ in range(200):
+        if shown.evaluate(true):
+            return
+        frame(shown)
+    raise AssertionError(f"never became true: {true}")
+
+
 def cursor(shown, side=0):
     """Where the cursor is, and the values told there: t, unit, and name -> text."""
     frame(shown)
@@ -426,7 +435,7 @@ def test_two_sides_share_the_cursor(opened):
     shown = opened(page.page(list(TEXT), tracks, "two"))
     assert shown.locator(".side").count() == 1
     shown.keyboard.press("c")
-    shown.wait_for_function("sides[1]?.views")
+    until(shown, "Boolean(sides[1]?.views)")
     frame(shown)
     assert shown.locator(".side").count() == 2
     shown.keyboard.press("Home")
@@ -460,14 +469,13 @@ def test_dark_light_and_print(opened):
     assert shown.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(11, 14, 18)"
     dark = mean_pixel(shown, ".map .plot")
     shown.keyboard.press("t")
-    for _ in range(20):  # the plots are drawn in a later frame
+    until(shown, "state.theme === 'light'")
+    for _ in range(3):  # the plots are drawn in a later frame
         frame(shown)
-        if (light := mean_pixel(shown, ".map .plot")) > dark + 50:
-            break
-    assert light > dark + 50
+    assert mean_pixel(shown, ".map .plot") > dark + 50
     for scheme in ("light", "dark"):
         shown.emulate_media(color_scheme=scheme)
-        shown.wait_for_function(f"state.theme === '{scheme}'")
+        until(shown, f"state.theme === '{scheme}'")
     shown.evaluate("dispatchEvent(new Event('beforeprint'))")
     shown.emulate_media(media="print", color_scheme="dark")
     assert not shown.locator("#theme").is_visible()

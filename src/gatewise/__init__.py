@@ -36,7 +36,8 @@ _HOME = {
 }
 __all__ = [
     "GRU", "LSTM", "RNN", "CellError", "GRUCell", "Graph", "LSTMCell", "RNNCell", "Recurrent", "cell", "cells",
-    "clip_state_grad", "explain", "inspect", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks", "zoneout",
+    "clip_state_grad", "explain", "inspect", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks",
+    "zoneout",
 ]  # fmt: skip
 
 

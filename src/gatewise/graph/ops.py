@@ -35,6 +35,7 @@ from gatewise.graph.notation import (
     Form,
     Notation,
     call,
+    forms,
     infix,
     symbol,
 )
@@ -111,7 +112,7 @@ _ROWS = (
         Notation(Form("① / ②", QUOTIENT, (PRODUCT, POWER)), Form(r"\frac{①}{②}", PRODUCT, (ANY, ANY))),
         scalars=True,
     ),
-    Op("neg", torch.neg, (lambda g, a, y: -g,), Notation(*(Form("-①", SUM, (QUOTIENT,)),) * 2)),
+    Op("neg", torch.neg, (lambda g, a, y: -g,), forms("-①", "-①", SUM, (QUOTIENT,))),
     Op(
         "pow",
         operator.pow,

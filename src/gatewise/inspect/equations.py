@@ -155,7 +155,7 @@ class Equations:
             self.leaves.update((i, Expression(self.names.new(n.key, self.when[i]), node=i)) for i, n in walk(cell, op))
         self.normalisations = self._name_normalisations()
         symbols = {i: new[name] for i, name in self.called.items() if name in new and i in own}
-        for i in sorted(own, key=lambda i: i not in self.called):  # names of the code first, then letters
+        for i in sorted(own, key=lambda i: (i not in self.called, i)):  # names of the code first, then letters
             if i not in symbols:
                 made = self.names.new(self.called[i], self.when[i]) if i in self.called else None
                 symbols[i] = Expression(made or self.names.unnamed(self.when[i]))

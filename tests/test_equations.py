@@ -12,7 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import Recipe, assert_close, recipes
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from test_change import CELLS, CHANGES
 from test_ops import PARAMS
 from torch import Tensor
@@ -326,7 +327,7 @@ def python_of_latex(latex: str) -> str:
         latex = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"((\1)/(\2))", latex)
         latex = re.sub(r"\\sqrt\{([^{}]*)\}", r"sqrt(\1)", latex)
         latex = re.sub(r"\b10\^\{([^{}]*)\}", r"(10.0**(\1))", latex)
-        latex = re.sub(r"\{([^{}]*)\}\^\{([^{}]*)\}", r"((\1)**(\2))", latex)
+        latex = re.sub(r"\{([^{}]*)\}\^\{([^{}]*)\}", r"(\1**(\2))", latex)
         cases = r"\\begin\{cases\} ([^{}&]*) & IF ([^{}&]*) \\\\ ([^{}&]*) & OTHERWISE \\end\{cases\}"
         latex = re.sub(cases, r"where(\2, \1, \3)", latex)
     return re.sub(r"\b(W_\w+) ", r"\1 ** ", latex)
@@ -431,6 +432,55 @@ def test_changed_cells_run_as_printed(cell: Graph, change: str) -> None:
 @given(recipes)
 def test_random_cells_run_as_printed(recipe: Recipe) -> None:
     check(recipe.cell())
+
+
+# Arithmetic within arithmetic, as a function of the values a, b and h: it needs brackets everywhere.
+Arithmetic = Callable[[Any, Any, Any], Any]
+arithmetic: st.SearchStrategy[Arithmetic] = st.recursive(
+    st.sampled_from(
+        [lambda a, b, h: a, lambda a, b, h: b, lambda a, b, h: h, lambda a, b, h: 0.5, lambda a, b, h: -2.0]
+    ),
+    lambda inner: st.one_of(
+        st.builds(
+            lambda op, p, q: lambda *v: op(p(*v), q(*v)),
+            st.sampled_from(
+                [
+                    lambda p, q: p + q,
+                    lambda p, q: p - q,
+                    lambda p, q: p * q,
+                    lambda p, q: p / (q + 0.1),
+                    lambda p, q: p / (q * q + 1),
+                    lambda p, q: p / (abs(q) ** 0.5 * 2 + 1e-3),
+                    lambda p, q: (abs(p) + 0.1) ** q,
+                    lambda p, q: torch.where(p + 0 * q - q > 0 * p, p + 0 * q, q) if traced(p, q) else p,
+                ]
+            ),
+            inner,
+            inner,
+        ),
+        st.builds(
+            lambda op, p: lambda *v: op(p(*v)),
+            st.sampled_from([lambda p: -p, lambda p: p**2, lambda p: p**3, lambda p: 1 - p, lambda p: p * -1, abs]),
+            inner,
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+def traced(*values: Any) -> bool:
+    return not any(isinstance(value, float) for value in values)
+
+
+@settings(max_examples=300, deadline=None)
+@given(arithmetic)
+def test_arithmetic_runs_as_printed(function: Arithmetic) -> None:
+    @gatewise.cell(gates="a b")
+    def random(x, h):
+        return function(x.a, x.b + h.b, h) + x.a + x.b
+
+    assume(all(value.double().abs().max() < 1e8 for value in Step(random, 3).values))  # rounding is no fault of brackets
+    check(random)
 
 
 @pytest.mark.parametrize(

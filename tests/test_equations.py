@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,14 @@ def test_equations_are_the_papers(name: str) -> None:
     cell = {**BUILT_IN, **CHANGED}[name]
     assert cell.equations() == BY_HAND[name]
     assert str(cell) == BY_HAND[name]
+
+
+def test_the_readme_shows_what_is_printed() -> None:
+    page = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"(@gatewise\.cell.*?)\n\n", page, flags=re.DOTALL)
+    scope: dict[str, Any] = {"gatewise": gatewise, "torch": torch}
+    exec(code, scope)
+    assert f"```\n{scope['mgu']}\n```" in page
 
 
 def test_latex_of_the_gru() -> None:
@@ -236,7 +245,7 @@ def test_a_legend_for_what_not_everyone_knows() -> None:
         "hardsigmoid(a) = clamp(a / 6 + 0.5, 0, 1)"
     )
     latex = unusual.latex()
-    assert r"&\operatorname{softplus}(a)\text{ = }\frac{1}{\beta} \log(1 + \exp(\beta a))" in latex
+    assert r"&\operatorname{softplus}(a) = \frac{1}{\beta} \log(1 + \exp(\beta a))" in latex
 
 
 def test_a_chain_without_end_is_cut_into_lines() -> None:
@@ -479,7 +488,9 @@ def test_arithmetic_runs_as_printed(function: Arithmetic) -> None:
     def random(x, h):
         return function(x.a, x.b + h.b, h) + x.a + x.b
 
-    assume(all(value.double().abs().max() < 1e8 for value in Step(random, 3).values))  # rounding is no fault of brackets
+    assume(
+        all(value.double().abs().max() < 1e8 for value in Step(random, 3).values)
+    )  # rounding is no fault of brackets
     check(random)
 
 

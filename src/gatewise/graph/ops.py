@@ -190,7 +190,10 @@ _ROWS = (
         "hardsigmoid",
         F.hardsigmoid,
         (lambda g, a, y: torch.where(y > 0.0, torch.where(y < 1.0, g / 6.0, 0.0), 0.0),),
-        call("hardsigmoid", meaning=("clamp(a / 6 + 0.5, 0, 1)", r"\operatorname{clamp}(\frac{a}{6} + 0.5, 0, 1)")),
+        call(
+            "hardsigmoid",
+            meaning=("clamp(a / 6 + 0.5, 0, 1)", r"\operatorname{clamp}\left(\frac{a}{6} + 0.5, 0, 1\right)"),
+        ),
     ),
     Op(
         "clamp",

@@ -62,12 +62,11 @@ def text(cell: Graph) -> str:
 def latex(cell: Graph) -> str:
     """`Graph.latex`: an `aligned` block."""
     made = Equations.of(cell)
-    rows = [f"{line.symbol.latex} &= {line.value.latex}" for line in made.lines]
-    for note in legend(made):
-        rows.append(
-            "&" + "".join(rf"\text{{{piece}}}" if isinstance(piece, str) else piece[1] for piece in note)
-        )  # fmt: skip
-    return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+    block = " \\\\\n".join(f"{line.symbol.latex} &= {line.value.latex}" for line in made.lines)
+    for k, note in enumerate(legend(made)):
+        words = "".join(rf"\text{{{piece}}}" if isinstance(piece, str) else piece[1] for piece in note)
+        block += f" \\\\{'' if k else '[1ex]'}\n&{words}"
+    return f"\\begin{{aligned}}\n{block}\n\\end{{aligned}}"
 
 
 def lines(cell: Graph) -> list[Line]:

@@ -36,7 +36,7 @@ def _functions(made: Equations) -> list[Note]:
         notation = OPS[op].notation
         head = notation.text.template.replace("①", "a"), notation.latex.template.replace("①", "a")
         if notation.meaning:
-            notes.append((head, " = ", notation.meaning))
+            notes.append(((f"{head[0]} = {notation.meaning[0]}", f"{head[1]} = {notation.meaning[1]}"),))
         elif not notation.unit:
             notes.append((head, " is taken over the units"))
     return notes
@@ -96,7 +96,8 @@ def _gradients(made: Equations) -> list[Note]:
 def _output(made: Equations) -> list[Note]:
     if not made.cell.projects_output or made.names.output == "W_hr":
         return []  # torch's own name
-    return [(_pair(Expression(made.names.output_weight())), " is the output projection, weight_hr")]
+    torchs = "weight_hr", r"\mathtt{weight\_hr}"
+    return [(_pair(Expression(made.names.output_weight())), " is the output projection, ", torchs)]
 
 
 def _pair(expression: Expression) -> Formula:

@@ -19,6 +19,7 @@ class Names:
 
     def __init__(self, cell: Graph) -> None:
         self.taken = {"x_t", "σ"}
+        self.letters = {*cell.gates, *cell.states, *cell.vectors}  # that a value without a name shall not get
         # torch calls the output projection W_hr, and so the projection of a gate r.
         self.output = "W_proj" if "r" in cell.hidden_gates else "W_hr"
         self.taken.add(self.output)
@@ -37,13 +38,12 @@ class Names:
         while not self.taken.isdisjoint(made := _forms(name, primes, when)):
             primes += "'"
         self.taken.update(made)
+        self.letters.update((name, name.rstrip("0123456789")))
         return symbol(*made)
 
     def unnamed(self, when: str) -> Notation:
         """The symbol of a value that the cell's code gives no name."""
-        return next(
-            self.new(name, when) for name in _letters() if self.taken.isdisjoint(_forms(name, "", when))
-        )  # fmt: skip
+        return self.new(next(name for name in _letters() if name not in self.letters), when)
 
     def from_input(self, gate: str) -> Notation:
         """W_ir x_t + b_ir."""

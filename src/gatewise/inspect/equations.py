@@ -174,6 +174,8 @@ class Equations:
         """The equations of a cell; raises TypeError if it is none."""
         if not isinstance(cell, Graph):
             raise TypeError(f"equations: cell is {cell!r}, expected what @gatewise.cell(gates=…) makes of a function")
+        if not cell.is_cell:
+            raise TypeError(f"equations: {cell.name} is a backward graph, expected a cell; its text is graph.text")
         return Equations(cell)
 
     # --- which values have a line ---------------------------------------------------------------

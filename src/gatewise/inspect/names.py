@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gatewise.graph.graph import Graph
 from gatewise.graph.notation import POWER, PRODUCT, SUM, Notation, forms, symbol
+from gatewise.graph.ops import OPS
 
 ACCENTS = ("hat", "tilde", "bar")
 GREEK = frozenset(
@@ -20,6 +21,9 @@ class Names:
     def __init__(self, cell: Graph) -> None:
         self.taken = {"x_t", "σ"}
         self.letters = {*cell.gates, *cell.states, *cell.vectors}  # that a value without a name shall not get
+        for node in cell.nodes:  # the α of an ELU
+            if node.op in OPS:
+                self.taken.update(label.rstrip("=") for label in sum(OPS[node.op].notation.params.values(), ()))
         # torch calls the output projection W_hr, and so the projection of a gate r.
         self.output = "W_proj" if "r" in cell.hidden_gates else "W_hr"
         self.taken.add(self.output)

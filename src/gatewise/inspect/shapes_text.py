@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from gatewise.inspect.layer_shapes import Row, Shapes, numbers, value
+from gatewise.inspect.layer_shapes import Shapes
+from gatewise.inspect.shape_rows import Row, numbers, value
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -63,8 +64,8 @@ def _results(shapes: Shapes) -> Iterator[Line]:
     yield _heading(f"In and out: output, {state} = layer(x)")
     yield from _table([(r.name, *_shape(r), f"{r.count:,}", r.what) for r in shapes.returned])
     if shapes.sizes["L"] * shapes.sizes["D"] > 1:
-        where = "layer k // 2, direction k % 2: 0 is forward, 1 reverse" if shapes.sizes["D"] == 2 else "layer k"
-        yield from _note(f"{' and '.join(f'{f}[k]' for f in finals)} {'is' if len(finals) == 1 else 'are'} of {where}.")
+        where = "layer k // 2, direction k % 2 (0 forward, 1 reverse)" if shapes.sizes["D"] == 2 else "layer k"
+        yield from _note(f"{' and '.join(f'{f}[k]' for f in finals)}: {where}.")
     rows = [[(str(r), r.why) for r in shapes.relations if r.lengths == lengths] for lengths in (False, True)]
     widths = _widths(rows[0] + rows[1])
     yield from _table(rows[0], widths)
@@ -109,15 +110,16 @@ def _parameters(shapes: Shapes) -> Iterator[Line]:
 def _biases(shapes: Shapes) -> Iterator[Line]:
     learned = any("_0_l" in row.name for row in shapes.parameters[0])
     yield _heading(f"How many parameters with which biases{', without learned states' if learned else ''}")
-    who: dict[bool | str, list[str]] = {True: ["torch", "cuDNN"], "input": ["textbooks"], False: []}
+    who: dict[bool | str, str] = {True: "torch, cuDNN", "input": "textbooks", False: ""}
     if shapes.keras:
         layer = shapes.keras[0]
-        who[layer.biases == 2 or "input"].append(f"Keras's {layer.call}")
+        call = layer.call.replace("(H)", "").replace("(H, ", "(")
+        who |= {True: f"{who[True]}, Keras {call}"} if layer.biases == 2 else {"input": f"Keras {call}"}
     names: dict[bool | str, str] = {True: "two a gate", "input": "one a gate", False: "none"}
     rows = []
     for bias, name in names.items():
         argument = "as here" if shapes.bias == bias else f"bias={bias}" if isinstance(bias, bool) else f'bias="{bias}"'
-        rows.append((name, argument, f"{shapes.with_bias(bias):,}", ", ".join(who[bias])))
+        rows.append((name, argument, f"{shapes.with_bias(bias):,}", who[bias]))
     yield from _table(rows, right=(2,))
     summed, cell = shapes.summed_biases, shapes.cell
     if summed and shapes.bias is True:
@@ -132,7 +134,7 @@ def _keras(shapes: Shapes) -> Iterator[Line]:
     layer, rows = shapes.keras
     call = layer.call.replace("(H", f"({shapes.sizes['H']}")
     call = call if shapes.bias else f"{call[:-1]}, use_bias=False)"
-    yield _heading(f"In Keras: {call}, one for each layer and direction; layer 0's")
+    yield _heading(f"In Keras: {call}, one a layer and direction; of layer 0")
     yield from _table([(r.name, *_shape(r), f"{r.count:,}") for r in rows])
     renamed = [f"{theirs} is {ours} here" for ours, theirs in layer.gates if theirs != ours]
     columns = f"Columns: {_blocks([theirs for _, theirs in layer.gates], shapes.sizes['H'])}"
@@ -144,16 +146,17 @@ def _tensors(shapes: Shapes) -> Iterator[Line]:
     sizes, out = shapes.sizes, "P" if shapes.cell.projects_output else "H"
     yield _heading("On the way, in each layer and direction")
     yield from _table(list(_collapsed([(row.name, row) for row in shapes.tensors])))
+    gate = shapes.cell.input_gates[0]
+    line = f"x.{gate} = W_i{gate} x{f' + b_i{gate}' if shapes.bias else ''}, all steps at once"
     if shapes.cell.hidden_gates:
-        gate = shapes.cell.hidden_gates[0]
-        b_i, b_h = f" + b_i{gate}" if shapes.bias else "", f" + b_h{gate}" if shapes.bias is True else ""
-        yield from _note(f"x.{gate} is W_i{gate} x{b_i}; a.{gate}, for any a, is W_h{gate} a{b_h}.")
+        state, gate = shapes.cell.states[0], shapes.cell.hidden_gates[0]
+        line += f"; {state}.{gate} = W_h{gate} {state}{f' + b_h{gate}' if shapes.bias is True else ''}, step by step"
+    yield from _note(f"{line}.")
     if sizes["L"] > 1:
         reads = f"D·{out}" if sizes["D"] == 2 else out
         which = "layer 1 reads" if sizes["L"] == 2 else f"layers 1 to {sizes['L'] - 1} read"
-        both = " of both directions" if sizes["D"] == 2 else ""
-        line = f"Layer 0 reads x, I = {sizes['I']}; {which} the output below{both}, {reads} = {value(reads, sizes)}."
-        yield from _note(line)
+        below = "both outputs" if sizes["D"] == 2 else "the output"
+        yield from _note(f"Layer 0 reads x, I = {sizes['I']}; {which} {below} below, {reads} = {value(reads, sizes)}.")
 
 
 def _cost(shapes: Shapes) -> Iterator[Line]:
@@ -162,12 +165,11 @@ def _cost(shapes: Shapes) -> Iterator[Line]:
     rows = []
     for layer in range(min(sizes["L"], 2)):
         formula = shapes.products(layer)
-        which = f"layer {layer}" if layer == 0 or sizes["L"] == 2 else f"layers 1 to {sizes['L'] - 1}"
-        what = "a step of one sample" + (", each" if "to" in which else "")
-        rows.append((which, formula, f"{value(formula, sizes):,}", what))
+        which = f"layer {layer}" if layer == 0 or sizes["L"] == 2 else f"each of 1 to {sizes['L'] - 1}"
+        rows.append((which, formula, f"{value(formula, sizes):,}", "a step, a sample"))
     rows.append(("forward", "T·B times all", f"{shapes.multiply_adds:,}", "the whole batch"))
-    rows.append(("training", "about 3 times", f"{shapes.multiply_adds_training:,}", "forward and backward"))
-    rows.append(("besides", "element-wise", f"{shapes.elementwise:,}", "operations, forward"))
+    rows.append(("training", "about 3 times", f"{shapes.multiply_adds_training:,}", "with backward"))
+    rows.append(("besides", "element-wise", f"{shapes.elementwise:,}", "operations"))
     yield from _table(rows, right=(2,))
     yield []
     yield _heading("Memory")

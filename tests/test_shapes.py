@@ -376,7 +376,7 @@ Parameters
   Rows of each: 0:256 r, 256:512 z, 512:768 n.
 
 How many parameters with which biases
-  two a gate  as here       1,622,016  torch, cuDNN, Keras's GRU(H)
+  two a gate  as here       1,622,016  torch, cuDNN, Keras GRU
   one a gate  bias="input"  1,618,944  textbooks
   none        bias=False    1,615,872
   Of the two biases of r, z the sum alone counts, of n not.
@@ -397,11 +397,11 @@ On the way, in each layer and direction
   Layer 0 reads x, I = 28; layer 1 reads both outputs below, D·H = 512.
 
 Multiply-adds of the matrix products
-  layer 0   D·G·H·(I + H)          436,224  one step of one sample
-  layer 1   D·G·H·(D·H + H)      1,179,648  one step of one sample
+  layer 0   D·G·H·(I + H)          436,224  a step, a sample
+  layer 1   D·G·H·(D·H + H)      1,179,648  a step, a sample
   forward   T·B times all    1,809,776,640  the whole batch
-  training  about 3 times    5,381,160,960  forward and backward
-  besides   element-wise        12,615,680  operations, forward
+  training  about 3 times    5,381,160,960  with backward
+  besides   element-wise        12,615,680  operations
 
 Memory
   parameters     6.2 MiB  gradients take as much again, Adam twice as much

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -321,12 +322,12 @@ def test_keras_counts_and_layouts(call):
     assert recurrent.shape == seen.parameters[0][1].shape[::-1]
     assert seen.keras_count == kernel.count + recurrent.count + bias_row.count == count
     text = str(seen)
-    assert f"All layers and directions: {count:,} parameters." in text
-    assert f"In Keras: {call.replace('(H', '(256')}, one a layer" in text
+    assert f"One Keras layer for each layer and direction: {count:,} parameters." in text
+    assert f"In Keras: {call.replace('(H', '(256')} for layer 0" in text
     without = shapes(cell, 28, 256, bias=False)
     assert [row.name for row in without.keras[1]] == ["kernel", "recurrent_kernel"]
     assert without.keras_count == without.count
-    assert "use_bias=False), one a layer" in str(without)
+    assert "use_bias=False) for layer 0" in str(without)
 
 
 def test_keras_has_no_layer_of_a_cell_that_only_shares_a_name():
@@ -357,8 +358,8 @@ In and out: output, h_n = layer(x)
   With lengths, where a sample's output is 0 beyond its own length:
   output[lengths - 1, arange(B), :H] == h_n[-2]  each sample's own last step
   output[0, :, H:] == h_n[-1]                    reverse ends at the first step
-  Without the axis of the batch: x (T, I), output (T, D·H), h_n (L·D, H).
-  hx, the state before the first step, has the shape of h_n: layer(x, hx).
+  Unbatched: x (T, I), output (T, D·H), h_n (L·D, H).
+  hx, the state before the first step, is shaped like h_n.
 
 Parameters
   layer 0, forward; the same again with _reverse
@@ -381,12 +382,12 @@ How many parameters with which biases
   none        bias=False    1,615,872
   Of the two biases of r, z the sum alone counts, of n not.
 
-In Keras: GRU(256), one a layer and direction; of layer 0
+In Keras: GRU(256) for layer 0
   kernel            (I, G·H)  (28, 768)    21,504
   recurrent_kernel  (H, G·H)  (256, 768)  196,608
   bias              (2, G·H)  (2, 768)      1,536
   Columns: 0:256 z, 256:512 r, 512:768 h; h is n here.
-  All layers and directions: 1,622,016 parameters.
+  One Keras layer for each layer and direction: 1,622,016 parameters.
 
 On the way, in each layer and direction
   x.r x.z x.n  (T, B, H)  (35, 32, 256)  3 × 286,720  from x
@@ -411,9 +412,11 @@ Memory
 """
 
 
-def test_the_text_line_by_line():
+def test_the_text_line_by_line_and_in_the_docs():
     text = str(shapes(cells.gru, 28, 256, num_layers=2, bidirectional=True))
     assert text.splitlines() == TEXT.splitlines()
+    page = Path(__file__).parents[1] / "docs" / "shapes.md"
+    assert f"```\n{TEXT}```\n" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("cell", [*CELLS, cells.lstm_projected, *CHANGED, uneven], ids=lambda c: c.name)
@@ -433,7 +436,7 @@ def test_the_text_has_80_columns_and_no_line_is_cut(cell):
 def test_equal_layers_are_one_block():
     two, six = (str(shapes(cells.lstm, I, H, num_layers=n)) for n in (2, 6))
     assert "layer 1\n  weight_ih_l1  (G·H, H)" in two
-    assert "layers k = 1 to 5, each\n  weight_ih_lk  (G·H, H)" in six
+    assert "layers k = 1 to 5\n  weight_ih_lk  (G·H, H)" in six
     assert len(six.splitlines()) == len(two.splitlines())
 
 

@@ -6,6 +6,7 @@ explain           which executor runs a layer, and why
 replace, restore  swap a model's torch.nn layers for ours, and back
 cells             the built-in cells, as their equations
 cell              the decorator that makes a cell of a function
+inspect           shapes: a layer's parameters and tensors, output and final states
 changes           recurrent_dropout, zoneout, layer_norm, clip_state_grad: from cell to cell
 Graph, CellError  what a cell becomes, and what is raised where its equations break a rule
 """
@@ -14,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatewise import cells, tasks
+    from gatewise import cells, inspect, tasks
     from gatewise.graph import CellError, Graph, cell
     from gatewise.graph.change import clip_state_grad, layer_norm, recurrent_dropout, zoneout
     from gatewise.layer import explain
@@ -35,12 +36,13 @@ _HOME = {
 }
 __all__ = [
     "GRU", "LSTM", "RNN", "CellError", "GRUCell", "Graph", "LSTMCell", "RNNCell", "Recurrent", "cell", "cells",
-    "clip_state_grad", "explain", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks", "zoneout",
+    "clip_state_grad", "explain", "inspect", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks",
+    "zoneout",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cells", "tasks"):
+    if name in ("cells", "inspect", "tasks"):
         return importlib.import_module(f"gatewise.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)

@@ -72,11 +72,11 @@ def _results(shapes: Shapes) -> Iterator[Line]:
     yield from _note("With lengths, where a sample's output is 0 beyond its own length:")
     yield from _table(rows[1], widths)
     without = ", ".join(_whole(f"{r.name} {_tuple(r.symbols)}") for r in shapes.unbatched)
-    yield from _note(f"Without the axis of the batch: {without}.")
+    yield from _note(f"Unbatched: {without}.")
     others = ", ".join(shapes.cell.states[1:])
     if others:
         yield from _note(f"The output holds {shapes.cell.states[0]}; of {others} the last step alone comes back.")
-    yield from _note(f"hx, the state before the first step, has the shape of {state}: {_whole('layer(x, hx)')}.")
+    yield from _note(f"hx, the state before the first step, is shaped like {state}.")
 
 
 def _parameters(shapes: Shapes) -> Iterator[Line]:
@@ -92,7 +92,7 @@ def _parameters(shapes: Shapes) -> Iterator[Line]:
     table = [list(_collapsed(block)) for block in rows]
     widths = _widths([cells for block in table for cells in block])
     for ks, cells in zip(groups, table, strict=True):
-        which = f"layer {ks[0]}" if len(ks) == 1 else f"layers k = {ks[0]} to {ks[-1]}, each"
+        which = f"layer {ks[0]}" if len(ks) == 1 else f"layers k = {ks[0]} to {ks[-1]}"
         which += ", forward; the same again with _reverse" if directions == 2 else ""
         yield [(f"  {which}", "italic")]
         yield from _table(cells, widths)
@@ -134,12 +134,12 @@ def _keras(shapes: Shapes) -> Iterator[Line]:
     layer, rows = shapes.keras
     call = layer.call.replace("(H", f"({shapes.sizes['H']}")
     call = call if shapes.bias else f"{call[:-1]}, use_bias=False)"
-    yield _heading(f"In Keras: {call}, one a layer and direction; of layer 0")
+    yield _heading(f"In Keras: {call} for layer 0")
     yield from _table([(r.name, *_shape(r), f"{r.count:,}") for r in rows])
     renamed = [f"{theirs} is {ours} here" for ours, theirs in layer.gates if theirs != ours]
     columns = f"Columns: {_blocks([theirs for _, theirs in layer.gates], shapes.sizes['H'])}"
     yield from _note("; ".join([columns, *renamed]) + ".")
-    yield from _note(f"All layers and directions: {shapes.keras_count:,} parameters.")
+    yield from _note(f"One Keras layer for each layer and direction: {shapes.keras_count:,} parameters.")
 
 
 def _tensors(shapes: Shapes) -> Iterator[Line]:
@@ -211,8 +211,8 @@ def _table(rows: Sequence[Sequence[str]], widths: Sequence[int] = (), right: Seq
     for cells in rows:
         line: Line = [("  ", "")]
         for k, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-            style = "cyan" if k == 0 else "dim" if k == len(cells) - 1 and k > 2 else ""
             last = k == len(cells) - 1 and k not in right
+            style = "cyan" if k == 0 else "dim" if last else ""
             padded = cell if last else cell.rjust(width) if k in right else cell.ljust(width)
             line.append((padded, style))
             line.append(("" if last else "  ", ""))

@@ -276,6 +276,19 @@ def test_what_is_kept_for_backward_is_what_autograd_saves(cell, layers, bidirect
     assert sum(t.nbytes for t in kept) == found(layer).kept_bytes
 
 
+@pytest.mark.skipif(not cpu.instruction_set(), reason="gatewise was installed without a C++ compiler")
+def test_what_is_kept_of_bfloat16_is_float32():
+    layer = gatewise.LSTM(I, H, dtype=torch.bfloat16)
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        layer(torch.randn(T, B, I, dtype=torch.bfloat16))
+    seen = found(layer)
+    h, *others = seen.kept
+    assert {t.shape: t.nbytes for t in saved}[h.shape] == h.bytes
+    assert {t.shape: t.nbytes for t in saved}[sum(r.count for r in others),] == sum(r.bytes for r in others)
+    assert "kept in training, in float32, of each layer and direction:" in str(seen)
+
+
 # --- biases and Keras --------------------------------------------------------------------------------
 
 
@@ -407,7 +420,7 @@ Multiply-adds of the matrix products
 Memory
   parameters     6.2 MiB  gradients take as much again, Adam twice as much
   output         2.2 MiB
-  for backward  24.1 MiB  kept in training, of every layer and direction:
+  for backward  24.1 MiB  kept in training, of each layer and direction:
     h, z, n, r, h.n; and between layers both outputs side by side
 """
 

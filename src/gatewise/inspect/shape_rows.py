@@ -187,6 +187,7 @@ def _axes(cell: Graph) -> list[tuple[str, ...]]:
 def kept_rows(cell: Graph, sizes: Mapping[str, int], dtype: torch.dtype) -> list[Row]:
     """What a layer in one direction keeps of every step for its backward pass: states, and what the backward graph
     reads besides; and masks."""
+    dtype = torch.float32 if dtype is torch.bfloat16 else dtype  # in which the C++ kernels have states and sums
     labels, axes = _labels(cell), _axes(cell)
     news = [i for _, i in cell.outputs]
     rows = [row_of(s, ("T", "B", cell.sizes[i]), sizes, dtype) for s, i in zip(cell.states, news, strict=True)]

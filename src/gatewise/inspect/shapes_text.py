@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import torch
+
 from gatewise.inspect.layer_shapes import Shapes
 from gatewise.inspect.shape_rows import Row, numbers, value
 
@@ -173,10 +175,11 @@ def _cost(shapes: Shapes) -> Iterator[Line]:
     yield from _table(rows, right=(2,))
     yield []
     yield _heading("Memory")
+    wider = ", in float32" if shapes.dtype is torch.bfloat16 else ""
     memory = [
         ("parameters", _bytes(shapes.bytes), "gradients take as much again, Adam twice as much"),
         ("output", _bytes(shapes.returned[1].bytes), ""),
-        ("for backward", _bytes(shapes.kept_bytes), "kept in training, of every layer and direction:"),
+        ("for backward", _bytes(shapes.kept_bytes), f"kept in training{wider}, of each layer and direction:"),
     ]
     yield from _table(memory, right=(1,))
     names = [_whole(row.name) for row in shapes.kept]

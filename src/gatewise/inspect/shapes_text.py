@@ -175,11 +175,11 @@ def _cost(shapes: Shapes) -> Iterator[Line]:
     yield from _table(rows, right=(2,))
     yield []
     yield _heading("Memory")
-    wider = ", in float32" if shapes.dtype is torch.bfloat16 else ""
+    wider = " in float32" if shapes.dtype is torch.bfloat16 else ""
     memory = [
         ("parameters", _bytes(shapes.bytes), "gradients take as much again, Adam twice as much"),
         ("output", _bytes(shapes.returned[1].bytes), ""),
-        ("for backward", _bytes(shapes.kept_bytes), f"kept in training{wider}, of each layer and direction:"),
+        ("for backward", _bytes(shapes.kept_bytes), f"kept{wider}, of each layer and direction:"),
     ]
     yield from _table(memory, right=(1,))
     names = [_whole(row.name) for row in shapes.kept]

@@ -1,10 +1,11 @@
-"""Seeing inside: the values of a cell at every step.
+"""Seeing inside: a cell's equations, a layer's shapes, and the values of both at every step.
 
+shapes                                every parameter and tensor of a layer, with shape and size
 record                                what the gates of a model's layers are while it runs
 summary                               what was recorded, in a table
 saturation, time_constants, keepers   how far gates open, how long units remember
 gradient_norms, singular_values       what becomes of gradients through time, and why
-plots                                 pictures of all of these
+plots                                 pictures of what was recorded and measured
 """
 
 import importlib
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatewise.inspect import plots
+    from gatewise.inspect.layer_shapes import Shapes, shapes
     from gatewise.inspect.measures import (
         gradient_norms,
         keepers,
@@ -22,14 +24,16 @@ if TYPE_CHECKING:
     )
     from gatewise.inspect.recording import Recording, record
 
+# Names come when they are first used (PEP 562), as in gatewise itself. (A file named as its function would hide it.)
 _MEASURES = ("gradient_norms", "keepers", "saturation", "singular_values", "summary", "time_constants")
 _HOME = {
-    **dict.fromkeys(("Recording", "record"), "gatewise.inspect.recording"),
+    **dict.fromkeys(("Shapes", "shapes"), "gatewise.inspect.layer_shapes"),
     **dict.fromkeys(_MEASURES, "gatewise.inspect.measures"),
+    **dict.fromkeys(("Recording", "record"), "gatewise.inspect.recording"),
 }
 __all__ = [
-    "Recording", "gradient_norms", "keepers", "plots", "record", "saturation", "singular_values", "summary",
-    "time_constants",
+    "Recording", "Shapes", "gradient_norms", "keepers", "plots", "record", "saturation", "shapes", "singular_values",
+    "summary", "time_constants",
 ]  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 layers            RNN, GRU, LSTM, as torch.nn's, and Recurrent(cell, …) for any cell
 single steps      RNNCell, GRUCell, LSTMCell, as torch.nn's
 explain           which executor runs a layer, and why
+record            what the gates of a model's layers are while it runs; more in gatewise.inspect
 replace, restore  swap a model's torch.nn layers for ours, and back
 cells             the built-in cells, as their equations
 cell              the decorator that makes a cell of a function
 changes           recurrent_dropout, zoneout, layer_norm, clip_state_grad: from cell to cell
-inspect           what is inside: a cell's equations, two cells compared
+inspect           what is inside: a cell's equations, two cells compared, a layer's shapes
 Graph, CellError  what a cell becomes, and what is raised where its equations break a rule
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gatewise import cells, inspect, tasks
     from gatewise.graph import CellError, Graph, cell
     from gatewise.graph.change import clip_state_grad, layer_norm, recurrent_dropout, zoneout
+    from gatewise.inspect.recording import record
     from gatewise.layer import explain
     from gatewise.layers import GRU, LSTM, RNN, Recurrent
     from gatewise.single_step import GRUCell, LSTMCell, RNNCell
@@ -31,12 +33,13 @@ _HOME = {
     **dict.fromkeys(("GRUCell", "LSTMCell", "RNNCell"), "gatewise.single_step"),
     **dict.fromkeys(("replace", "restore"), "gatewise.swap"),
     "explain": "gatewise.layer",
+    "record": "gatewise.inspect.recording",
     **dict.fromkeys(("CellError", "Graph", "cell"), "gatewise.graph"),
     **dict.fromkeys(("clip_state_grad", "layer_norm", "recurrent_dropout", "zoneout"), "gatewise.graph.change"),
 }
 __all__ = [
     "GRU", "LSTM", "RNN", "CellError", "GRUCell", "Graph", "LSTMCell", "RNNCell", "Recurrent", "cell", "cells",
-    "clip_state_grad", "explain", "inspect", "layer_norm", "recurrent_dropout", "replace", "restore", "tasks",
+    "clip_state_grad", "explain", "inspect", "layer_norm", "record", "recurrent_dropout", "replace", "restore", "tasks",
     "zoneout",
 ]  # fmt: skip
 

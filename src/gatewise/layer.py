@@ -63,6 +63,7 @@ class Layer(nn.Module):
     learn_state: bool = False
     executor: str = "auto"  # what runs the steps; "reference" and "cpu" can be set, and fail where they can't run
     _all_weights: list[list[str]]  # the names, as in torch.nn's layers
+    _recorders: tuple[Any, ...] = ()  # of `gatewise.record`, while it is open
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers
 
     @property
@@ -190,6 +191,8 @@ class Layer(nn.Module):
         dtype = compute_dtype(self._weight)
         if x.dtype.is_floating_point:
             x = x.to(dtype)
+        for recorder in self._recorders:
+            recorder.steps = steps  # beyond the longest sequence nothing runs
         # Autocast has had its say here: within a step it would cast back and forth.
         with torch.autocast(x.device.type, enabled=False) if dtype != self._weight.dtype else nullcontext():
             x, finals = self._run_layers(x, tuple(s.to(dtype) for s in states), cuts, active)
@@ -241,7 +244,7 @@ class Layer(nn.Module):
         initial = self._initial(suffix, resets).to(dtype)
         sizes = {"H": self.hidden_size, "P": self._output_size}
         masks = draw_masks(cell, x.shape[0], x.shape[1], sizes, states[0])
-        reverse = suffix.endswith("_reverse")
+        reverse, taken = suffix.endswith("_reverse"), active
         if reverse:
             # What is not active lies at the front then, where hx is held until the sequence's end.
             active = active.flip(0)
@@ -252,7 +255,12 @@ class Layer(nn.Module):
                 resets = resets.flip(0).roll(1, 0) & ~first
         inputs = Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
         bias_ih = None if bias_ih is None else bias_ih.to(dtype)
-        return fused.run(cell, reverse, self.executor, inputs, weight_ih.to(dtype), bias_ih)
+        for recorder in self._recorders:
+            cell = recorder.watch(cell)
+        output, finals, watched = fused.run(cell, reverse, self.executor, inputs, weight_ih.to(dtype), bias_ih)
+        for recorder in self._recorders:
+            recorder.take(suffix, cell, output, dict(zip(cell.watched, watched, strict=True)), taken)
+        return output, finals
 
     def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""

@@ -55,7 +55,7 @@ def run(layer: Layer, x: Any, hx: Any, layout: str) -> tuple[Tensor, Any] | None
     """`Layer._forward` without lengths and resets; None where the call isn't plain."""
     if not fused.plain() or type(x) is not Tensor or layer.bidirectional or not x.is_cpu:
         return None
-    if executors.watching() or not cpu.available():
+    if executors.watching() or layer._recorders or not cpu.available():
         return None
     dtype, shape, bias = x.dtype, x.shape, layer.bias
     if len(shape) != len(layout) + 1 or (dtype is not torch.float32 and dtype is not torch.float64) or bias == "input":
@@ -134,6 +134,6 @@ def _with_gradients(
         before: Sequence[Any] = states if len(weights) == 1 else [s[k : k + 1] for s in states]
         weight_hr = rest[-1] if known.projects else None
         flat = (x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, None, None, None, None)
-        x, after = fused.run_kernels(plan, (*flat, *before) if before else (*flat, *(None,) * len(known.states)))
+        x, after, _ = fused.run_kernels(plan, (*flat, *before) if before else (*flat, *(None,) * len(known.states)))
         finals.append(after)
     return x, finals[0] if len(finals) == 1 else [torch.cat(parts) for parts in zip(*finals, strict=True)]

@@ -162,7 +162,7 @@ template <class Real> struct Trial {
         go(cell.keeping, run);
 
         run.finals.clear();
-        run.g_output = at(g_output);
+        run.g_seen = {at(g_output)};
         int64_t all = 0;
         for (size_t k = 0; k < states.size(); k++) {
             run.g_finals.push_back(at(g_finals[k])), run.g_states.push_back(like(states[k]));

@@ -23,7 +23,8 @@ def backward(graph: Graph) -> Graph:
     Its leaves are, besides vectors and constants:
 
     - `grad h`: the gradient of the new h that comes from the step after (or, at the last step, from h_n);
-    - `grad %7`: the gradient of the layer's output at this step, if node 7 is the first state's new value;
+    - `grad %7`: the gradient of what is given out at this step: the layer's output, if node 7 is the first
+      state's new value, or what is watched;
     - `state h`, `input r`, `saved %7`, masks: values of the forward step.
 
     Its outputs:
@@ -37,9 +38,9 @@ def backward(graph: Graph) -> Graph:
     trace = Differentiation(graph)
     for state, i in graph.outputs:
         trace.give(i, trace.builder.add("grad", key=state))
-    seed = graph.outputs[0][1]
-    trace.give(seed, trace.builder.add("grad", key=f"%{seed}"))
-    for i in reversed(closure(graph.nodes, [i for _, i in graph.outputs])):
+    for seed in (graph.outputs[0][1], *graph.watched):
+        trace.give(seed, trace.builder.add("grad", key=f"%{seed}"))
+    for i in reversed(closure(graph.nodes, [*(i for _, i in graph.outputs), *graph.watched])):
         trace.step(i)
     for op, keys in (("state", graph.states), ("input", graph.input_gates), ("vector", graph.vectors)):
         for key in keys:  # what nothing reads still has a gradient: zero

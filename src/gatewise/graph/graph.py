@@ -19,11 +19,11 @@ A mask is random in training only: in evaluation a cell is its `expected` one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, infer_sizes
+from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, check_watched, infer_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Graph:
     nodes: the values of one step, in an order in which they can be computed.
     outputs: pairs (label, node). Of a cell: each state's name and its new value, in the order of `states`.
     names: pairs (local variable, node), for those who watch; a state's name means its new value.
+    watched: nodes whose values of every step a scan gives out besides the output, as `gatewise.record` asks.
 
     `print(cell)` shows its equations. `cell.text` is the canonical text and `Graph.parse` its inverse; graphs are
     equal, and have equal hashes, if their texts are (names of local variables included). Called inside another
@@ -76,6 +77,7 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[tuple[str, int], ...]
     names: tuple[tuple[str, int], ...] = ()
+    watched: tuple[int, ...] = ()
     # The canonical text, derived from the above.
     text: str = field(init=False, compare=False, repr=False)
     # The function that was traced, for inspect.getsource and help; no part of the graph's identity.
@@ -88,6 +90,7 @@ class Graph:
         for label, i in (*self.outputs, *self.names):
             if not 0 <= i < len(self.nodes):
                 raise CellError(f"{self.name}: {label} is node %{i}, expected one of the {len(self.nodes)} nodes")
+        check_watched(self)
         object.__setattr__(self, "text", self._text())  # at once, since TorchDynamo can't trace its making
 
     # By text: -0.0 is not 0.0 there, nan is nan, and a string remembers its hash, by which plans are looked up
@@ -152,6 +155,10 @@ class Graph:
 
         return expected(self) if self.masks else self
 
+    def watching(self, nodes: Iterable[int]) -> Graph:
+        """The cell with these nodes watched, each once."""
+        return replace(self, watched=tuple(dict.fromkeys(nodes)))
+
     # --- equations ---------------------------------------------------------------------------------
 
     def equations(self) -> str:
@@ -188,6 +195,7 @@ class Graph:
         lines += [f"%{i} = {node}" for i, node in enumerate(self.nodes)]
         lines += [f"name {name} %{i}" for name, i in self.names]
         lines += [f"new {label} %{i}" for label, i in self.outputs]
+        lines += [f"watch %{i}" for i in self.watched]
         return "\n".join(lines) + "\n"
 
     def __repr__(self) -> str:

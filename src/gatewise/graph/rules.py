@@ -126,6 +126,15 @@ def is_comparison(node: Node) -> bool:
     return node.op in OPS and OPS[node.op].boolean
 
 
+def check_watched(graph: Graph) -> None:
+    """Raise CellError unless what is watched is there, once, and is not the layer's output, which all see."""
+    for k, i in enumerate(graph.watched):
+        if not 0 <= i < len(graph.nodes) or graph.nodes[i].op == "const":
+            raise CellError(f"{graph.name}: watches %{i}, expected one of the {len(graph.nodes)} nodes, no constant")
+        if i == graph.outputs[0][1] or i in graph.watched[:k]:
+            raise CellError(f"{graph.name}: watches %{i}, which is given out already; drop it")
+
+
 def check_cell(graph: Graph) -> None:
     """Raise CellError unless the graph is a cell: states in, new states out, every gate used, sizes that fit."""
     if not graph.is_cell or not graph.states:

@@ -14,7 +14,7 @@ def parse(text: str) -> Graph:
         raise CellError(f"the text of a graph is a str, got {type(text).__name__}")
     fields: dict[str, Any] = {"gates": (), "states": (), "vectors": ()}
     nodes: list[Node] = []
-    marks: dict[str, list[tuple[str, int]]] = {"name": [], "new": []}
+    marks: dict[str, list[tuple[str, int]]] = {"name": [], "new": [], "watch": []}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         try:
@@ -24,7 +24,8 @@ def parse(text: str) -> Graph:
             raise CellError(f"line {number}: {' '.join(words)!r} is no line of a graph's text{why}") from error
     if "name" not in fields:
         raise CellError("the text of a graph begins with 'cell NAME'; this one does not")
-    graph = Graph(nodes=tuple(nodes), outputs=tuple(marks["new"]), names=tuple(marks["name"]), **fields)
+    fields |= {"outputs": tuple(marks["new"]), "names": tuple(marks["name"])}
+    graph = Graph(nodes=tuple(nodes), watched=tuple(i for _, i in marks["watch"]), **fields)
     for number, (line, canonical) in enumerate(zip(text.splitlines(), graph.text.splitlines(), strict=False), start=1):
         if line.split() != canonical.split():
             raise CellError(f"line {number}: {line!r} is not canonical, expected {canonical!r}")
@@ -41,14 +42,14 @@ def _parse_line(
             fields["name"] = name
         case ["gates" | "states" | "vectors" as title, *names]:
             fields[title] = tuple(names)
-        case ["name" | "new" as title, *label, node]:
+        case ["name" | "new" | "watch" as title, *label, node]:
             marks[title].append((" ".join(label), _index(node)))
         case [node, "=", op, *rest]:
             if _index(node) != len(nodes):
                 raise CellError(f"expected %{len(nodes)}")
             nodes.append(_parse_node(op, rest))
         case _:
-            raise CellError("expected 'cell', 'gates', 'states', 'vectors', '%N = …', 'name' or 'new'")
+            raise CellError("expected 'cell', 'gates', 'states', 'vectors', '%N = …', 'name', 'new' or 'watch'")
 
 
 def _parse_node(op: str, words: list[str]) -> Node:

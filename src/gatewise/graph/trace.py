@@ -150,9 +150,8 @@ def trace(function: Function, gates: tuple[str, ...], name: str | None = None) -
 
     nodes, labels = builder.prune([*outputs, *names])
     try:
-        graph = Graph(
-            builder.name, gates, states, vectors, nodes, labels[: len(outputs)], labels[len(outputs) :], function
-        )
+        new, named = labels[: len(outputs)], labels[len(outputs) :]
+        graph = Graph(builder.name, gates, states, vectors, nodes, new, named, __wrapped__=function)
         check_cell(graph)
     except SizeError as error:
         kept = closure(builder.nodes, [i for _, i in (*outputs, *names)])

@@ -26,15 +26,15 @@ from gatewise.scan.stages import finish
 STATES = 1 + WEIGHTS  # the first state's place
 
 
-def scan(graph: Graph, inputs: Inputs, executor: str = "auto") -> tuple[Tensor, tuple[Tensor, ...]]:
+def scan(graph: Graph, inputs: Inputs, executor: str = "auto") -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Run a cell over T steps.
 
     Args:
         graph: the cell. inputs: see `Inputs`. executor: see `choose` in executors.py.
 
     Returns:
-        The output, which is the first state after each step, (T, B, size), and each state after the last.
-        Where a step is not active, the output is 0.
+        The output, which is the first state after each step, (T, B, size); each state after the last; and what is
+        watched, (T, B, size) each. Where a step is not active, the output is 0, and what is watched anything.
     """
     tensors = inputs.flat()
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -45,7 +45,8 @@ def scan(graph: Graph, inputs: Inputs, executor: str = "auto") -> tuple[Tensor, 
         made = Scan.apply(graph, executor, *tensors)
     else:
         made = run_forward(graph, "reference" if _dual(tensors) else executor, False, tensors)
-    return masked(made[0], inputs.active), tuple(made[1 : 1 + len(graph.states)])
+    watched = made[len(made) - len(graph.watched) :]
+    return masked(made[0], inputs.active), tuple(made[1 : 1 + len(graph.states)]), tuple(watched)
 
 
 def masked(output: Tensor, active: Tensor) -> Tensor:
@@ -66,9 +67,9 @@ def _dual(tensors: Sequence[Tensor]) -> bool:
 
 
 def run_forward(graph: Graph, executor: str, keep: bool, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """`Inputs`, flat -> (output, *states, *what backward needs besides the output if `keep`)."""
+    """`Inputs`, flat -> (output, *states, *what backward needs besides the output if `keep`, *watched)."""
     inputs = Inputs.of(graph, tensors)
-    extras = backward_plan(graph).extras if keep else ()
+    extras = backward_plan(graph).extras if keep else graph.watched
     states, (output, *rest) = choose(executor, graph, inputs)[0].forward(graph, inputs, extras, keep)
     return _distinct(tensors, (output, *states, *rest))
 
@@ -76,9 +77,10 @@ def run_forward(graph: Graph, executor: str, keep: bool, tensors: Sequence[Tenso
 def run_backward(
     graph: Graph, executor: str, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """Forward's inputs, its output with what it kept, and the gradients of (output, *states) -> `Gradients`, flat."""
-    inputs = Inputs.of(graph, tensors)
-    made = choose(executor, graph, inputs)[0].reverse(graph, inputs, kept, g[0], g[1:])
+    """Forward's inputs, its output with what it kept, and the gradients of (output, *states, *watched) -> `Gradients`,
+    flat."""
+    inputs, end = Inputs.of(graph, tensors), 1 + len(graph.states)
+    made = choose(executor, graph, inputs)[0].reverse(graph, inputs, kept, g[1:end], (g[0], *g[end:]))
     return _distinct((*tensors, *kept, *g), made.flat())
 
 
@@ -118,9 +120,10 @@ def _input_gradients(
 
 
 def _given(graph: Graph, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor | None]) -> list[Tensor]:
-    """The gradients of (output, *states), zeros where there is none."""
-    states = len(graph.states)
-    return _zeros_for_none(g[: 1 + states], (kept[0], *tensors[STATES : STATES + states]))
+    """The gradients of (output, *states, *watched), zeros where there is none."""
+    states, others = len(graph.states), len(kept) - len(graph.watched)
+    given = (*g[: 1 + states], *g[len(g) - len(graph.watched) :])
+    return _zeros_for_none(given, (kept[0], *tensors[STATES : STATES + states], *kept[others:]))
 
 
 def _jvp(
@@ -141,7 +144,7 @@ def _zeros_for_none(g: Sequence[Tensor | None], likes: Sequence[Tensor]) -> list
 
 
 class Scan(torch.autograd.Function):
-    """(graph, executor, *inputs) -> (output, *states, *kept).
+    """(graph, executor, *inputs) -> (output, *states, *kept, *watched).
 
     What is kept for backward besides the output is among the outputs only because `setup_context` can't see
     anything else.
@@ -156,7 +159,7 @@ class Scan(torch.autograd.Function):
         ctx.graph, ctx.executor, *tensors = inputs
         kept = output[1 + len(ctx.graph.states) :]
         ctx.count, ctx.made = len(tensors), len(output)
-        ctx.mark_non_differentiable(*kept)
+        ctx.mark_non_differentiable(*kept[: len(kept) - len(ctx.graph.watched)])
         ctx.set_materialize_grads(False)  # else what is kept would get zeros of its own size
         ctx.save_for_backward(*tensors, output[0], *kept)
         ctx.save_for_forward(*tensors)
@@ -244,7 +247,7 @@ class ScanBackward(torch.autograd.Function):
         info: Any, in_dims: tuple[int | None, ...], graph: Graph, executor: str, count: int, g: int, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         states, kept = len(graph.states), len(tensors) - count - g
-        batch_axes = [*_batch_axes(graph), *(1,) * kept, 1, *(0,) * states]
+        batch_axes = [*_batch_axes(graph), *(1,) * kept, 1, *(0,) * states, *(1,) * len(graph.watched)]
         made_axes = [*(0,) * states, 0, *(1,) * len(backward_plan(graph).columns)]
 
         def run(*t: Tensor) -> tuple[Tensor, ...]:
@@ -318,7 +321,8 @@ def _apart(inputs: Sequence[Tensor], made: Sequence[Tensor]) -> list[Tensor]:
 def _(graph: str, executor: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
     cell = _graph_of(graph)
     inputs = Inputs.of(cell, tensors)
-    kept = [i for _, i in cell.outputs] + list(backward_plan(cell).extras) if keep else [cell.outputs[0][1]]
+    new = [i for _, i in cell.outputs]
+    kept = [*new, *backward_plan(cell).extras] if keep else [new[0], *cell.watched]
     steps = [inputs.x.new_empty(*inputs.x.shape[:2], inputs.width(cell, i)) for i in kept]
     return [steps[0], *(s.new_empty(s.shape) for s in inputs.states), *steps[1:]]
 

@@ -128,8 +128,8 @@ def reverse(
     graph: Graph,
     inputs: Inputs,
     kept: Sequence[Tensor],
-    g_output: Tensor,
     g_states: Sequence[Tensor],
+    g_seen: Sequence[Tensor],
 ) -> Gradients:
     """Run the T steps of the backward graph, last to first; see `reference.reverse`."""
     dtype, inputs = inputs.weight_hr.dtype, dense(inputs)
@@ -138,10 +138,10 @@ def reverse(
     columns = tuple(empty(like, steps, batch, column.width(inputs)) for column in backward_plan(graph).columns)
     made = tuple(like.new_empty(g.shape) for g in g_states)
     g_initial = like.new_zeros(batch, inputs.initial.shape[0])
-    kept, g_output, g_states = [_dense(k) for k in kept], _dense(g_output), [_dense(g) for g in g_states]
+    kept, g_states, g_seen = ([_dense(t) for t in tensors] for tensors in (kept, g_states, g_seen))
     states = len(graph.states)
     run(
-        backward_kernel(graph), *_arguments(dtype, inputs, kept[:states], kept[states:]), g_output.data_ptr(),
+        backward_kernel(graph), *_arguments(dtype, inputs, kept[:states], kept[states:]), *_list(g_seen),
         *_list(g_states), *_list(made), *_list(columns), *(0,) * 7, g_initial.data_ptr(),
     )  # fmt: skip
     return Gradients(tuple(g.to(dtype) for g in made), g_initial.to(dtype), tuple(c.to(dtype) for c in columns))

@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     output: int  # P, or H without a projection
     axes: tuple[int, ...]  # (1,) where states have an axis of layers
     type: int  # see csrc/program.h
+    watched: tuple[int, ...]  # the sizes of what is watched
     forward: Any  # programs; the second keeps what backward needs
     forward_keeping: Any
     backward: Any
@@ -47,11 +48,12 @@ def plan(
 ) -> Plan:
     """The plan of a cell at its sizes."""
     extras = backward_plan(graph).extras
-    kernels = cpu.forward_kernel(graph), cpu.forward_kernel(graph, extras), cpu.backward_kernel(graph)
+    kernels = cpu.forward_kernel(graph, graph.watched), cpu.forward_kernel(graph, extras), cpu.backward_kernel(graph)
     sizes = [output if s == "P" else hidden for s in (*graph.state_sizes, *(graph.sizes[i] for i in extras))]
-    states = tuple(sizes[: len(graph.states)])
+    states, end = tuple(sizes[: len(graph.states)]), len(sizes) - len(graph.watched)
+    watched, sizes = tuple(sizes[end:]), sizes[:end]
     places = tuple(accumulate(sizes[1:-1], initial=0))[: len(sizes) - 1]
-    known = graph, flip, executor, hidden, output, axes, cpu.TYPES[dtype]
+    known = graph, flip, executor, hidden, output, axes, cpu.TYPES[dtype], watched
     return Plan(*known, *kernels, states, places, sum(sizes[1:]))
 
 
@@ -84,7 +86,7 @@ class Given(NamedTuple):
 
 def run(
     graph: Graph, flip: bool, executor: str, inputs: Inputs, weight_ih: Tensor, bias_ih: Tensor | None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """A layer in one direction.
 
     Args:
@@ -93,7 +95,8 @@ def run(
             resets, active and masks are in the scan's order.
         weight_ih, bias_ih: the input's projection.
 
-    Returns: the output, (T, B, size) in the input's order, 0 where a step is not active; and the final states.
+    Returns: the output, (T, B, size) in the input's order, 0 where a step is not active; the final states; and what is
+        watched, like the output, but anything where a step is not active.
     """
     chosen, reason = pick(executor, graph, inputs, (weight_ih, bias_ih)) if plain() else (None, "")
     if chosen is not cpu:
@@ -106,18 +109,20 @@ def run(
     dense = [None if t is None or not t.numel() else cpu.widened(t).contiguous() for t in others]
     dtype = weight_ih.dtype
     known = plan(graph, flip, executor, inputs.hidden_size, inputs.projected_size, dtype)
-    output, finals = run_kernels(known, (x, cpu.widened(weight_ih).contiguous(), *dense))
+    output, finals, watched = run_kernels(known, (x, cpu.widened(weight_ih).contiguous(), *dense))
     output = masked(output, inputs.active.flip(0) if flip else inputs.active)
-    return output.to(dtype), tuple(f.to(dtype) for f in finals)
+    watched = tuple(w.flip(0) for w in watched) if flip else watched
+    return output.to(dtype), tuple(f.to(dtype) for f in finals), tuple(w.to(dtype) for w in watched)
 
 
-def run_kernels(known: Plan, flat: Sequence[Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """`run` by the kernels, of what `Given` lists; the output beyond the lengths is not masked."""
+def run_kernels(known: Plan, flat: Sequence[Any]) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """`run` by the kernels, of what `Given` lists: the output beyond the lengths is not masked, and what is watched
+    is in the scan's order."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat):
-        output, *finals = Fused.apply(known, *flat)  # type: ignore[no-untyped-call]
+        output, *others = Fused.apply(known, *flat)  # type: ignore[no-untyped-call]
     else:
-        (output, *finals), _ = _forward(known, flat, False)
-    return output, tuple(finals)
+        (output, *others), _ = _forward(known, flat, False)
+    return output, tuple(others[: len(known.states)]), tuple(others[len(known.states) :])
 
 
 def plain() -> bool:
@@ -133,17 +138,19 @@ def plain() -> bool:
 
 def _by_stages(
     graph: Graph, flip: bool, executor: str, inputs: Inputs, weight_ih: Tensor, bias_ih: Tensor | None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`run` in its stages, each of which can be differentiated in any way."""
     x = project(inputs.x, weight_ih, bias_ih)
-    output, finals = scan(graph, inputs._replace(x=x.flip(0) if flip else x), executor)
-    return output.flip(0) if flip else output, finals
+    output, finals, watched = scan(graph, inputs._replace(x=x.flip(0) if flip else x), executor)
+    return (output.flip(0), finals, tuple(w.flip(0) for w in watched)) if flip else (output, finals, watched)
 
 
 # --- by the kernels ---------------------------------------------------------------------------------------
 
 
-def _numbers(known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | None) -> list[int]:
+def _numbers(
+    known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | None, watched: Sequence[Tensor]
+) -> list[int]:
     """What both directions of a run are told first, in the order in which csrc/module.cpp reads it."""
     x, like, count, place = flat[0], flat[1], len(known.states), output.data_ptr()
     if kept is None:
@@ -152,6 +159,7 @@ def _numbers(known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | No
         at, ahead = kept.data_ptr(), kept.shape[0] // known.kept * kept.element_size()
         news = [place, *[at + ahead * k for k in known.places[: count - 1]]]
         keeps = [at + ahead * k for k in known.places[count - 1 :]]
+    keeps += cpu.pointers(watched)
     steps, batch, *_ = x.shape
     x_step, x_row, *_ = x.stride()
     place, *others = cpu.pointers(flat)
@@ -165,14 +173,16 @@ def _numbers(known: Plan, flat: Sequence[Any], output: Tensor, kept: Tensor | No
 
 
 def _forward(known: Plan, flat: Sequence[Any], keep: bool) -> tuple[list[Tensor], Tensor | None]:
-    """Output and final states, and what is kept: the other states after each step, and the extras, in a row."""
+    """Output, final states and what is watched; and what is kept, the other states after each step, and the extras,
+    in a row."""
     like, (steps, batch, *_) = flat[1], flat[0].shape
     output = cpu.empty(like, steps, batch, known.output)
     finals = [like.new_empty((*known.axes, batch, size)) for size in known.states]
+    watched = [cpu.empty(like, steps, batch, size) for size in known.watched]
     kept = cpu.empty(like, steps * batch * known.kept) if keep and known.kept else None
     program = known.forward_keeping if keep else known.forward
-    cpu.run(program, *_numbers(known, flat, output, kept), len(finals), *cpu.pointers(finals))
-    return [output, *finals], kept
+    cpu.run(program, *_numbers(known, flat, output, kept, watched), len(finals), *cpu.pointers(finals))
+    return [output, *finals, *watched], kept
 
 
 def _backward(
@@ -180,6 +190,7 @@ def _backward(
     flat: Sequence[Any],
     output: Tensor,
     kept: Tensor | None,
+    watched: Sequence[Tensor],
     g: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
@@ -190,9 +201,10 @@ def _backward(
     made += [cpu.empty(t, *t.shape) if wanted[k] else None for k, t in enumerate(flat[1:7], 1)]
     cuts = None if initial is None else like.new_zeros(batch, initial.shape[0])
     states = [like.new_empty((*known.axes, batch, n)) if wanted[k] else None for k, n in enumerate(known.states, 10)]
-    g_output, *g_finals = cpu.pointers(g)
+    g_output, *others = cpu.pointers(g)
     cpu.run(
-        known.backward, *_numbers(known, flat, output, kept), g_output, count, *g_finals,
+        known.backward, *_numbers(known, flat, output, kept, watched),
+        1 + len(watched), g_output, *others[count:], count, *others[:count],
         count, *cpu.pointers(states), 0, *cpu.pointers((*made, cuts)),
     )  # fmt: skip
     made += [cuts.sum(0) if cuts is not None and wanted[7] else None, None, None, *states]
@@ -200,24 +212,26 @@ def _backward(
 
 
 class Fused(torch.autograd.Function):
-    """(plan, *what `Given` lists) -> (output, *final states)."""
+    """(plan, *what `Given` lists) -> (output, *final states, *what is watched)."""
 
     @staticmethod
     def forward(ctx: Any, known: Plan, *flat: Tensor | None) -> tuple[Tensor, ...]:
         made, kept = _forward(known, flat, True)
         ctx.known = known
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*flat, made[0], kept)
+        ctx.save_for_backward(*flat, made[0], kept, *made[1 + len(known.states) :])
         return tuple(made)
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
-        *flat, output, kept = ctx.saved_tensors  # read once: each reading unpacks anew (checkpointing)
+        saved = ctx.saved_tensors  # read once: each reading unpacks anew (checkpointing)
+        end = len(saved) - 2 - len(ctx.known.watched)
+        flat, (output, kept, *watched) = saved[:end], saved[end:]
         wanted = ctx.needs_input_grad[1:]
         dense = all(t is None or (type(t) is Tensor and t.layout is torch.strided) for t in g)
         if torch.is_grad_enabled() or not dense or not plain():
             return None, *_differentiable(ctx.known, flat, g, wanted)
-        return None, *_backward(ctx.known, flat, output, kept, g, wanted)
+        return None, *_backward(ctx.known, flat, output, kept, watched, g, wanted)
 
 
 def _differentiable(
@@ -247,8 +261,11 @@ def _differentiable(
             flags if given.active is None else given.active,
             tuple(given.masks),
         )
-        output, finals = _by_stages(known.graph, known.flip, known.executor, inputs, given.weight_ih, given.bias_ih)
-        made = [(o, t.view_as(o)) for o, t in zip((output, *finals), g, strict=True) if t is not None]
+        output, finals, watched = _by_stages(
+            known.graph, known.flip, known.executor, inputs, given.weight_ih, given.bias_ih
+        )
+        watched = tuple(w.flip(0) for w in watched) if known.flip else watched
+        made = [(o, t.view_as(o)) for o, t in zip((output, *finals, *watched), g, strict=True) if t is not None]
         asked = [t for t, want in zip(flat, wanted, strict=True) if want]
         found: Sequence[Tensor | None] = [None] * len(asked)
         if made:

@@ -120,7 +120,8 @@ class BackwardPlan:
     """What an executor needs to know of a cell's backward scan.
 
     graph: the backward graph. states: its node of each state's gradient before the step.
-    extras: the cell's nodes whose values of every step forward keeps for it, besides the new states.
+    extras: the cell's nodes whose values of every step forward keeps, besides the new states: what is saved for
+        backward, and last what is watched.
     columns: what is made of every step, each once. The first is the gradient of x, in the order of its gates.
     vectors: the column of each learned vector's gradient.
     operands: what is projected; each gives a product for the weights' gradients.
@@ -161,9 +162,9 @@ def backward_plan(graph: Graph) -> BackwardPlan:
             first = back.nodes[value].op == "state" and back.nodes[value].key == graph.states[0]
             read = None if first else column("P" if gates and graph.projects_output else "H", value)
             operands.append(Operand(gates, made, read))
-    new = {i for _, i in graph.outputs}
+    there = {*(i for _, i in graph.outputs), *graph.watched}
     saved = dict.fromkeys(int(node.key[1:]) for _, node in walk(back, "saved"))
-    extras = tuple(i for i in saved if i not in new)
+    extras = (*(i for i in saved if i not in there), *graph.watched)
     states = tuple(outputs[f"state {state}"] for state in graph.states)
     return BackwardPlan(back, states, extras, tuple(columns), vectors, tuple(operands))
 

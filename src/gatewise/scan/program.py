@@ -375,7 +375,8 @@ class Compiler:
         if kind == "scratch":
             index, (size, parts) = 0, next((size, parts) for k, size, parts in self.scratch if k == key)
         elif kind == "grad" and name.startswith("%"):
-            kind, index, size = "seed", 0, cell.state_sizes[0]
+            seeds = [cell.outputs[0][1], *cell.watched]
+            kind, index, size = "seed", seeds.index(int(name[1:])), cell.sizes[int(name[1:])]
         elif kind in ("state", "new", "carry", "grad"):
             kind, index = "came" if kind == "grad" else kind, cell.states.index(name)
             size = cell.state_sizes[index]

@@ -86,7 +86,8 @@ class Interpreter:
     def full(self, node: int, width: int, like: Tensor) -> Tensor:
         """A node's value as (B, width); a constant gets the dtype and the device of `like`."""
         value = self.values[node]
-        return _full(value if isinstance(value, Tensor) else like.new_tensor(value), self.batch, width)
+        value = value.to(like.dtype) if isinstance(value, Tensor) else like.new_tensor(value)  # a comparison's, too
+        return _full(value, self.batch, width)
 
 
 def _mask(cell: Graph, inputs: Inputs, key: str) -> Tensor:
@@ -175,15 +176,15 @@ def _feed_gates(run: Interpreter, graph: Graph, inputs: Inputs) -> None:
 
 
 def reverse(
-    graph: Graph, inputs: Inputs, kept: Sequence[Tensor], g_output: Tensor, g_states: Sequence[Tensor]
+    graph: Graph, inputs: Inputs, kept: Sequence[Tensor], g_states: Sequence[Tensor], g_seen: Sequence[Tensor]
 ) -> Gradients:
     """Run the T steps of the backward graph, last to first.
 
     Args:
         graph: the cell. inputs: what forward read.
         kept: what forward made of every step: all states, and the extras of `backward_plan(graph)`.
-        g_output: the gradient of the first state at each step, (T, B, size).
         g_states: the gradients of the states after the last step.
+        g_seen: the gradients of what is given out of each step, (T, B, size): the first state, and what is watched.
     """
     plan = backward_plan(graph)
     columns: list[list[Tensor]] = [[] for _ in plan.columns]
@@ -191,7 +192,8 @@ def reverse(
     _feed_gates(run, graph, inputs)
     for i, value in zip([*(i for _, i in graph.outputs), *plan.extras], kept, strict=True):
         run.feed("saved", f"%{i}", value)
-    run.feed("grad", f"%{graph.outputs[0][1]}", g_output)
+    for i, g in zip((graph.outputs[0][1], *graph.watched), g_seen, strict=True):
+        run.feed("grad", f"%{i}", g)
     before = [[s0, *column.unbind(0)[:-1]] for s0, column in zip(inputs.states, kept, strict=False)]
     resets, active = inputs.resets.unsqueeze(2).unbind(0), inputs.active.unsqueeze(2).unbind(0)
     carry = list(g_states)
@@ -206,7 +208,7 @@ def reverse(
         run.step(t)
         before_t = [run.full(i, g.shape[1], g) for i, g in zip(plan.states, carry, strict=True)]
         if active:  # where a step is not taken the output is the state as it was
-            before_t = _where(active[t], before_t, [carry[0] + g_output[t], *carry[1:]])
+            before_t = _where(active[t], before_t, [carry[0] + g_seen[0][t], *carry[1:]])
         carry = before_t
         if resets:
             zeros = [torch.zeros_like(g) for g in carry]

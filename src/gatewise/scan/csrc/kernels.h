@@ -134,7 +134,8 @@ template <class T, class E = T> struct Layer {
             case VECTOR: return fixed(of(run.vectors) + h.index * run.H, 0);
             case BIAS: return fixed(run.bias_hh ? of(run.bias_hh) + h.index * run.H : zeros.data, 0);
             case MASK: return run.mask_turns[h.index] ? steps(run.masks[h.index]) : fixed(run.masks[h.index], row);
-            case SEED: return run.g_output ? steps(run.g_output, run.flip) : fixed(zeros.data, 0);
+            case SEED:
+                return run.g_seen[h.index] ? steps(run.g_seen[h.index], run.flip && h.index == 0) : fixed(zeros.data, 0);
             case CARRY: return two(turns[h.index], nullptr, 0);
             case CAME: return two(turns[h.index], run.g_finals[h.index], 1);
             case COLUMN: return steps(run.columns.empty() ? columns[h.index].data : run.columns[h.index]);

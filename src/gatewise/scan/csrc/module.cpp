@@ -49,6 +49,16 @@ struct Arguments {
     }
 };
 
+// Whether there is a tensor for each array that has a number.
+bool all_given(const Program &program, const Run &run) {
+    for (const Holder &h : program.arrays) {
+        if (h.kind == SEED && size_t(h.index) >= run.g_seen.size()) return false;
+        if ((h.kind == KEEP || h.kind == SAVED) && h.index >= int64_t(run.keeps.size())) return false;
+        if (h.kind == MASK && size_t(h.index) >= run.masks.size()) return false;
+    }
+    return true;
+}
+
 // run(program, …): the fields of a Run, in the order below
 PyObject *run_program(PyObject *, PyObject *const *args, Py_ssize_t count) {
     if (count < 1) return PyErr_Format(PyExc_TypeError, "run() without a program");
@@ -69,9 +79,8 @@ PyObject *run_program(PyObject *, PyObject *const *args, Py_ssize_t count) {
     run.states = in.pointers<const void *>(), run.news = in.pointers<void *>(), run.keeps = in.pointers<void *>();
     run.masks = in.pointers<const void *>();
     for (size_t i = 0; i < run.masks.size(); i++) run.mask_turns.push_back(in.next());
-    run.g_output = nullptr;
     if (program->reverse) {
-        run.g_output = in.pointer(), run.g_finals = in.pointers<const void *>();
+        run.g_seen = in.pointers<const void *>(), run.g_finals = in.pointers<const void *>();
         run.g_states = in.pointers<void *>(), run.columns = in.pointers<void *>();
         run.g_x = in.pointer(), run.g_weight_ih = in.pointer(), run.g_bias_ih = in.pointer();
         run.g_weight_hh = in.pointer(), run.g_bias_hh = in.pointer(), run.g_weight_hr = in.pointer();
@@ -82,6 +91,7 @@ PyObject *run_program(PyObject *, PyObject *const *args, Py_ssize_t count) {
     if (PyErr_Occurred()) return nullptr;
     const size_t states = program->states.size();
     const bool fits = run.states.size() == states && run.news.size() == states &&
+                      all_given(*program, run) &&
                       (program->reverse ? run.g_finals.size() == states && run.g_states.size() == states : run.finals.size() == states);
     if (!in.good || type < FLOAT32 || type > BFLOAT16 || in.p != in.end || !fits) return PyErr_Format(PyExc_ValueError, "not the arguments of this program's run");
     bool room = true;

@@ -21,7 +21,7 @@ enum Kind : int32_t {
     INPUT,                 // a gate's part of the projected input
     STATE, NEW, KEEP,      // a state before the step, and after it; a value that is kept
     VECTOR, BIAS, MASK,
-    SEED, CAME, CARRY,     // gradients: the output's; that which comes to a state after the step, and leaves before it
+    SEED, CAME, CARRY,     // gradients: of what is given out; that which comes to a state after the step, and leaves before it
     SAVED, COLUMN          // a kept value, or state -1 - index after the step; what is made for the weights' gradients
 };
 
@@ -104,7 +104,7 @@ struct Run {
     std::vector<int64_t> mask_turns;  // whether a mask has steps
     std::vector<void *> finals;       // forward: (B, size) after the last step
     // backward; null is zeros, or not asked for
-    const void *g_output;
+    std::vector<const void *> g_seen;  // of what is given out of each step: the output, and what is watched
     std::vector<const void *> g_finals;
     std::vector<void *> g_states, columns;
     void *g_x, *g_weight_ih, *g_bias_ih, *g_weight_hh, *g_bias_hh, *g_weight_hr, *g_vectors;

@@ -14,7 +14,7 @@ KERNELS    := $(wildcard src/gatewise/scan/csrc/*)
 SANITIZERS := address undefined thread
 
 .DEFAULT_GOAL := help
-.PHONY: help train test sanitize lint clean gone
+.PHONY: help train test sanitize docs lint clean gone
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ $(SANITIZERS:%=.venv/sanitize-%): .venv/sanitize-%: tests/sanitize/driver.cpp $(
 	@$(CXX) -std=c++17 -O1 -g1 -fno-math-errno -w -pthread -DSANITIZE_$* \
 	  -fsanitize=$* -fno-sanitize=null,object-size,alignment -fno-sanitize-recover=all \
 	  -Isrc/gatewise/scan/csrc $(filter-out %/module.cpp %/memory.cpp,$(filter %.cpp,$^)) -o $@
+
+docs: $(READY)  ## run the code of the pages that show results, minutes of training among it
+	$(BIN)/python docs/build.py docs/gru-from-the-inside.md
 
 lint: $(READY)  ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .

@@ -134,10 +134,10 @@ def test_time_constants_are_those_of_the_gate_that_keeps_the_old_state():
 
 def test_words_come_from_the_graph():
     gru = describe(gatewise.cells.gru)
-    assert (gru["z"].opens, gru["z"].shuts, gru["z"].carries) == ("the old h", "the candidate n", "h")
+    assert (gru["z"].opens, gru["z"].shuts) == ("the old h", "the candidate n")
     assert (gru["r"].kind, gru["r"].title, gru["r"].shuts) == ("gate", "reset gate", "")
     lstm = describe(gatewise.cells.lstm)
-    assert (lstm["f"].opens, lstm["f"].carries, lstm["o"].opens) == ("the old c", "c", "tanh(c)")
+    assert (lstm["f"].opens, lstm["o"].opens) == ("the old c", "tanh(c)")
 
     @gatewise.cell(gates="u")
     def own(x, h):

@@ -1,4 +1,4 @@
-"""The command line: `gatewise train text`, `gatewise generate`. A skin over `gatewise.tasks`."""
+"""The command line: `gatewise train text`, `generate`, `shapes`, `equations`, `explore`. A skin over the package."""
 
 import os
 import re
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from gatewise.tasks.errors import InputError, MissingPackageError
-from gatewise.tasks.settings import ACCELERATORS, OPTIMIZERS, PRECISIONS
+from gatewise.tasks.errors import InputError, MissingPackageError, choose
+from gatewise.tasks.settings import ACCELERATORS, OPTIMIZERS, PRECISIONS, positive
 from gatewise.tasks.text.settings import INITS, RECIPES, SAMPLINGS, TextSettings
 
 try:
@@ -34,6 +34,7 @@ train = typer.Typer(
 app.add_typer(train, name="train")
 
 DEFAULTS = TextSettings()
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def _choice(flag: str, panel: str, text: str, metavar: str | None = None) -> Any:
@@ -211,6 +212,87 @@ def generate(
         for character in characters:
             print(character, end="", flush=True)
         print(flush=True)
+
+
+@app.command("shapes")
+def show_shapes(
+    name: Annotated[
+        str | None, typer.Argument(help="A built-in cell, such as gru; or your own.", metavar="CELL")
+    ] = None,
+    cell: Annotated[str | None, typer.Option(help="The same as CELL.", metavar="NAME|FILE.py:NAME")] = None,
+    input: Annotated[int, typer.Option(help="I: features of x at each step.")] = 28,
+    hidden: Annotated[int, typer.Option(help="H: units of the state.")] = 256,
+    layers: Annotated[int, typer.Option(help="L: layers on top of each other.")] = 1,
+    bidirectional: Annotated[bool, typer.Option("--bidirectional", help="A second direction, from the end.")] = False,
+    batch: Annotated[int, typer.Option(help="B: samples side by side.")] = 32,
+    steps: Annotated[int, typer.Option(help="T: steps of a sequence.")] = 35,
+    proj: Annotated[int, typer.Option(help="P: size of the projected output, as torch's proj_size; 0 for none.")] = 0,
+    bias: Annotated[bool, typer.Option(help="Two biases a gate, as torch has them, or none.")] = True,
+    batch_first: Annotated[bool, typer.Option("--batch-first", help="x and output are (B, T, …).")] = False,
+    dtype: Annotated[str, typer.Option(help="Of parameters and tensors.", metavar="|".join(DTYPES))] = "float32",
+) -> None:
+    """Show a layer's shapes: parameters, output and final states, what they hold, and what it all costs."""
+    with _one_line_errors():
+        if (name is None) == (cell is None):
+            raise InputError("name one cell, such as gru or FILE.py:NAME")
+        sizes = {"input": input, "hidden": hidden, "layers": layers, "batch": batch, "steps": steps}
+        for flag, size in sizes.items():
+            positive(f"--{flag}", size)
+        choose("--dtype", dtype, DTYPES)
+        if not 0 <= proj < hidden:
+            raise InputError(f"--proj must be from 0 (none) to less than --hidden {hidden}; got {proj}")
+        import torch
+        from rich.console import Console
+
+        from gatewise import cells
+        from gatewise.inspect import shapes
+        from gatewise.inspect.shapes_text import rich_text
+        from gatewise.tasks.find_cell import find_cell
+
+        graph = find_cell(name or cell or "")
+        if proj and graph is cells.lstm:
+            graph = cells.lstm_projected  # as torch.nn.LSTM(proj_size=P)
+        if bool(proj) != graph.projects_output:
+            fix = "give its size, --proj P" if graph.projects_output else "leave --proj out, or take lstm"
+            has = "projects its output with .hr" if graph.projects_output else "has no output projection, .hr"
+            raise InputError(f"{graph.name} {has}: {fix}")
+        found = shapes(
+            graph, input, hidden, num_layers=layers, bias=bias, batch_first=batch_first, bidirectional=bidirectional,
+            proj_size=proj, dtype=getattr(torch, dtype), batch=batch, steps=steps,
+        )  # fmt: skip
+        Console().print(rich_text(found), soft_wrap=True)
+
+
+@app.command()
+def equations(
+    name: Annotated[
+        str | None, typer.Argument(help="A built-in cell, such as gru or lstm.", metavar="NAME", show_default=False)
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="A cell of your own, in place of NAME.", metavar="FILE.py:NAME")
+    ] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="As LaTeX.")] = False,
+    against: Annotated[str | None, typer.Option(help="Compare with another cell.", metavar="NAME|FILE.py:NAME")] = None,
+) -> None:
+    """Show a cell's equations, or how two cells differ and whether they are the same function."""
+    with _one_line_errors():
+        if name is not None and cell is not None:
+            raise InputError(f"equations: NAME {name} and --cell {cell} are two cells: compare them with --against")
+        wanted = name or cell
+        if wanted is None:
+            raise InputError("equations: name a cell, such as gru, or give your own with --cell FILE.py:NAME")
+        if latex and against is not None:
+            raise InputError("equations: --latex shows one cell: leave --against out")
+        from rich.console import Console
+
+        from gatewise.inspect import compare
+        from gatewise.tasks.find_cell import find_cell
+
+        found = find_cell(wanted)
+        if against is not None:
+            Console(highlight=False).print(compare(found, find_cell(against)), soft_wrap=True)
+        else:
+            print(found.latex() if latex else found.equations())
 
 
 @app.command()

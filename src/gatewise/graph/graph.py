@@ -109,6 +109,11 @@ class Graph:
 
     # --- what a cell reads and makes -------------------------------------------------------------
 
+    @property
+    def is_cell(self) -> bool:
+        """Whether it makes a new value of each state, as a cell does and a backward graph does not."""
+        return tuple(label for label, _ in self.outputs) == self.states
+
     @cached_property
     def input_gates(self) -> tuple[str, ...]:
         """The gates that are read from x, in the order of `gates`: the row blocks of weight_ih."""
@@ -178,8 +183,7 @@ class Graph:
         return f"$${self.latex()}$$"
 
     def __str__(self) -> str:
-        is_cell = tuple(label for label, _ in self.outputs) == self.states
-        return self.equations() if is_cell else self.text  # a backward graph has no notation
+        return self.equations() if self.is_cell else self.text
 
     # --- text ------------------------------------------------------------------------------------
 

@@ -42,9 +42,14 @@ class Notation:
     unit: bool = True
 
 
+def forms(text: str, latex: str, level: int = ATOM, slots: tuple[int, ...] = ()) -> Notation:
+    """Two templates that bind alike."""
+    return Notation(Form(text, level, slots), Form(latex, level, slots))
+
+
 def symbol(text: str, latex: str | None = None) -> Notation:
     """A name or a number."""
-    return Notation(Form(text), Form(text if latex is None else latex))
+    return forms(text, text if latex is None else latex)
 
 
 def call(
@@ -58,10 +63,10 @@ def call(
     """A function, f(a, b). latex: its name there, if it isn't the same one, upright; or a template with ①."""
     arguments, slots = ", ".join("①②③"[:arity]), (ANY,) * arity
     latex = rf"\operatorname{{{text}}}" if latex is None else latex
-    templates = (name if "①" in name else f"{name}({arguments})" for name in (text, latex))
-    return Notation(*(Form(template, ATOM, slots) for template in templates), params or {}, meaning, unit)
+    text, latex = (name if "①" in name else f"{name}({arguments})" for name in (text, latex))
+    return Notation(Form(text, ATOM, slots), Form(latex, ATOM, slots), params or {}, meaning, unit)
 
 
 def infix(sign: str, latex: str, level: int, left: int, right: int) -> Notation:
     """An operator between its two arguments; left, right: the levels that need no brackets."""
-    return Notation(*(Form(f"① {s} ②", level, (left, right)) for s in (sign, latex)))
+    return forms(f"① {sign} ②", f"① {latex} ②", level, (left, right))

@@ -35,6 +35,7 @@ from gatewise.graph.notation import (
     Form,
     Notation,
     call,
+    forms,
     infix,
     symbol,
 )
@@ -111,7 +112,7 @@ _ROWS = (
         Notation(Form("① / ②", QUOTIENT, (PRODUCT, POWER)), Form(r"\frac{①}{②}", PRODUCT, (ANY, ANY))),
         scalars=True,
     ),
-    Op("neg", torch.neg, (lambda g, a, y: -g,), Notation(*(Form("-①", SUM, (QUOTIENT,)),) * 2)),
+    Op("neg", torch.neg, (lambda g, a, y: -g,), forms("-①", "-①", SUM, (QUOTIENT,))),
     Op(
         "pow",
         operator.pow,
@@ -189,7 +190,10 @@ _ROWS = (
         "hardsigmoid",
         F.hardsigmoid,
         (lambda g, a, y: torch.where(y > 0.0, torch.where(y < 1.0, g / 6.0, 0.0), 0.0),),
-        call("hardsigmoid", meaning=("clamp(a / 6 + 0.5, 0, 1)", r"\operatorname{clamp}(\frac{a}{6} + 0.5, 0, 1)")),
+        call(
+            "hardsigmoid",
+            meaning=("clamp(a / 6 + 0.5, 0, 1)", r"\operatorname{clamp}\left(\frac{a}{6} + 0.5, 0, 1\right)"),
+        ),
     ),
     Op(
         "clamp",

@@ -23,15 +23,14 @@ from typing import Any
 from gatewise.graph.graph import Graph, Node, walk
 from gatewise.graph.notation import Notation, call
 from gatewise.graph.ops import OPS
-from gatewise.graph.rules import LEAVES, MASKS, is_comparison
+from gatewise.graph.rules import MASKS, is_comparison
+from gatewise.inspect.legend import legend
 from gatewise.inspect.names import Names
 from gatewise.inspect.normal import Key, normalised
 from gatewise.inspect.printer import Expression, Part, element, number
 
+ATOMS = ("state", "vector", "const", *MASKS)  # the leaves that are as short as a name
 DEEPEST = 40  # ops within each other in one line; Python's recursion has an end, and so has a reader's patience
-
-# Some words and formulas, (text, LaTeX), which make a sentence of the legend.
-Note = tuple[str | tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -55,25 +54,24 @@ class Line:
 
 def text(cell: Graph) -> str:
     """`Graph.equations`: the lines, and under them what needs to be said about their symbols."""
-    made = _Equations.of(cell)
-    notes = ["".join(piece if isinstance(piece, str) else piece[0] for piece in note) for note in made.notes()]
+    made = Equations.of(cell)
+    notes = ["".join(piece if isinstance(piece, str) else piece[0] for piece in note) for note in legend(made)]
     return "\n".join([*(line.text for line in made.lines), *([""] if notes else []), *notes])
 
 
 def latex(cell: Graph) -> str:
     """`Graph.latex`: an `aligned` block."""
-    made = _Equations.of(cell)
-    rows = [f"{line.symbol.latex} &= {line.value.latex}" for line in made.lines]
-    for note in made.notes():
-        rows.append(
-            "&" + "".join(rf"\text{{{piece}}}" if isinstance(piece, str) else piece[1] for piece in note)
-        )  # fmt: skip
-    return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+    made = Equations.of(cell)
+    block = " \\\\\n".join(f"{line.symbol.latex} &= {line.value.latex}" for line in made.lines)
+    for k, note in enumerate(legend(made)):
+        words = "".join(rf"\text{{{piece}}}" if isinstance(piece, str) else piece[1] for piece in note)
+        block += f" \\\\{'' if k else '[1ex]'}\n&{words}"
+    return f"\\begin{{aligned}}\n{block}\n\\end{{aligned}}"
 
 
 def lines(cell: Graph) -> list[Line]:
     """The equations of a cell, one object a line."""
-    return list(_Equations.of(cell).lines)
+    return list(Equations.of(cell).lines)
 
 
 def parts(cell: Graph) -> list[dict[str, Any]]:
@@ -112,7 +110,9 @@ def filled(cell: Graph, values: Mapping[int, float], digits: int = 2) -> list[st
 
     def shown(part: Part) -> str:
         if part.node not in values:
-            raise ValueError(f"filled: node {part.node} has no number, which {part.text} is; values has {[*values]}")
+            raise ValueError(
+                f"filled: node {part.node}, {part.text}, has no number; expected one for each of parts(cell)"
+            )
         value = float(values[part.node])
         word = f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.{digits}e}"
         word = word.removeprefix("-") if not float(word) else word  # no -0.00
@@ -126,15 +126,16 @@ def filled(cell: Graph, values: Mapping[int, float], digits: int = 2) -> list[st
     return filled_lines
 
 
-class _Equations:
+class Equations:
     """One cell, while its nodes become lines."""
 
     def __init__(self, cell: Graph) -> None:
         self.cell, self.names = cell, Names(cell)
         self.normal = normalised(cell)
         self.called: dict[int, str] = {}  # what the code calls a node: the first of its names
-        for name, i in cell.names:
-            if cell.nodes[i].op not in ("state", "vector", "const", *MASKS):
+        new_values = dict(cell.outputs)
+        for name, i in (*cell.outputs, *cell.names):
+            if cell.nodes[i].op not in ATOMS and new_values.get(name, i) == i:
                 self.called.setdefault(i, name)
         moving = {i for i, node in enumerate(cell.nodes) if node.op in ("input", "state", "step_mask")}
         for i, node in enumerate(cell.nodes):  # the values that differ from step to step
@@ -151,29 +152,31 @@ class _Equations:
             self.leaves.update((i, Expression(old, node=i)) for i, n in walk(cell, "state") if n.key == state)
         for op in ("vector", *MASKS):
             self.leaves.update((i, Expression(self.names.new(n.key, self.when[i]), node=i)) for i, n in walk(cell, op))
-        self.normalisations = self._normalisations()
+        self.normalisations = self._name_normalisations()
         symbols = {i: new[name] for i, name in self.called.items() if name in new and i in own}
-        for i in sorted(own, key=lambda i: i not in self.called):  # names of the code first, then letters
+        for i in sorted(own, key=lambda i: (i not in self.called, i)):  # names of the code first, then letters
             if i not in symbols:
                 made = self.names.new(self.called[i], self.when[i]) if i in self.called else None
                 symbols[i] = Expression(made or self.names.unnamed(self.when[i]))
         made_lines = []
         for i in sorted(own):
-            value = self._expression(i)
+            value = self.written(i)
             made_lines.append(Line(symbols[i], value, i, self.called.get(i, "")))
             self.leaves[i] = Expression(symbols[i].notation, node=i)  # for the lines below
         for state, i in cell.outputs:  # a state whose new value is an old state or another's new one
             if symbols.get(i) is not new[state]:
-                made_lines.append(Line(new[state], self._expression(i), i, state))
+                made_lines.append(Line(new[state], self.written(i), i, state))
         self.lines = tuple(made_lines)
 
     @staticmethod
     @lru_cache(maxsize=256)
-    def of(cell: Graph) -> _Equations:
+    def of(cell: Graph) -> Equations:
         """The equations of a cell; raises TypeError if it is none."""
         if not isinstance(cell, Graph):
             raise TypeError(f"equations: cell is {cell!r}, expected what @gatewise.cell(gates=…) makes of a function")
-        return _Equations(cell)
+        if not cell.is_cell:
+            raise TypeError(f"equations: {cell.name} is a backward graph, expected a cell; its text is graph.text")
+        return Equations(cell)
 
     # --- which values have a line ---------------------------------------------------------------
 
@@ -186,7 +189,7 @@ class _Equations:
         outputs = {i for _, i in self.cell.outputs if self.cell.nodes[i].op != "state"}
         for i in reversed(range(len(self.cell.nodes))):
             node = self.cell.nodes[i]
-            if node.op in LEAVES and node.op != "input":
+            if node.op in ATOMS:
                 continue
             if (reads[i] > 1 and not self._is_short(node)) or i in outputs:
                 own.add(i)
@@ -195,21 +198,20 @@ class _Equations:
         depth = [0] * len(self.cell.nodes)
         for i in range(len(depth)):
             depth[i] = 1 + max((depth[a] for a in self._reads(i) if a not in own), default=0)
-            if depth[i] > DEEPEST and reads[i] and self.cell.nodes[i].op not in LEAVES:
+            if depth[i] > DEEPEST and reads[i] and self.cell.nodes[i].op not in ATOMS:
                 own.add(i)
         return own
 
     def _is_short(self, node: Node) -> bool:
         """Whether a value is no longer than a name would be: 1 - z, a state, its clipped gradient."""
-        if node.op == "clip_grad":
+        if node.op == "clip_grad":  # not seen in the value
             return True
-        short = (*LEAVES[1:], "clip_grad")
         arithmetic = node.op in ("add", "sub", "mul", "neg") or is_comparison(node)
-        return arithmetic and all(a in self.called or self.cell.nodes[a].op in short for a in node.args)
+        return arithmetic and all(a in self.called or self.cell.nodes[a].op in (*ATOMS, "clip_grad") for a in node.args)
 
     # --- a node as an expression ------------------------------------------------------------------
 
-    def _expression(self, i: int) -> Expression:
+    def written(self, i: int) -> Expression:
         """A node, written out of what has a symbol."""
         node = self.cell.nodes[i]
         if i in self.leaves:
@@ -219,8 +221,8 @@ class _Equations:
         if node.op == "input":
             return Expression(self.names.from_input(node.key), node=i)
         if node.op == "clip_grad":
-            return self._expression(node.args[0])
-        args = tuple(self._expression(a) for a in self._reads(i))
+            return self.written(node.args[0])
+        args = tuple(self.written(a) for a in self._reads(i))
         if i in self.normal:
             name = Expression(self.normalisations[self.normal[i].key])
             return Expression(call(name.text, name.latex), args, node=i)
@@ -231,96 +233,19 @@ class _Equations:
         made = element(node.op, args, node.params)
         return made if OPS[node.op].notation.unit else Expression(made.notation, args, made.params, node=i)
 
-    def _normalisations(self) -> dict[Key, Notation]:
+    def _name_normalisations(self) -> dict[Key, Notation]:
         """The functions that normalise: N for one value by itself, N1, N2 … for several together."""
-        keys = dict.fromkeys(self.normal[i].key for i in self._present() if i in self.normal)
+        keys = dict.fromkeys(self.normal[i].key for i in self.present() if i in self.normal)
         plain = {eps: self.names.new("N") for eps in dict.fromkeys(key.eps for key in keys)}
         number_of = count(1)
         return {Key((), eps): name for eps, name in plain.items()} | {
             key: self.names.new(f"N{next(number_of)}") for key in keys if key.group
         }
 
-    def _present(self) -> list[int]:
+    def present(self) -> list[int]:
         """The nodes that some line shows, in order."""
         wanted = {i for _, i in (*self.cell.outputs, *self.cell.names)}
         for i in reversed(range(len(self.cell.nodes))):
             if i in wanted:
                 wanted.update(self._reads(i))
         return sorted(wanted)
-
-    # --- the legend ---------------------------------------------------------------------------------
-
-    def notes(self) -> list[Note]:
-        """What the symbols mean, of those that this cell has and that not every reader knows."""
-        cell, notes = self.cell, []
-        present = self._present()
-        used: dict[str, Node] = {}
-        for i in present:
-            if i not in self.normal:
-                used.setdefault(cell.nodes[i].op, cell.nodes[i])
-        for op in used:
-            if op in OPS and (meaning := OPS[op].notation.meaning):
-                head = OPS[op].notation
-                notes.append(
-                    ((head.text.template.replace("①", "a"), head.latex.template.replace("①", "a")), " = ", meaning)
-                )  # fmt: skip
-        if "mean" in used:
-            notes.append(((r"mean(a)", r"\operatorname{mean}(a)"), " is taken over the units"))
-        notes += self._normal_notes()
-        notes += self._vector_notes()
-        for i in cell.masks:
-            keep, scale = dict(cell.nodes[i].params)["keep"], dict(cell.nodes[i].params)["scale"]
-            often = "at every step" if cell.nodes[i].op == "step_mask" else "once a sequence"
-            values = [_pair(number(v)) for v in (round(1 - keep, 12), scale, round(keep * scale, 12))]
-            zero, other, mean = values
-            notes.append(
-                (_pair(self.leaves[i]), ": 0 with probability ", zero, ", else ", other,
-                 f"; drawn for each unit {often}; in evaluation ", mean)
-            )  # fmt: skip
-        clips = [(node.args[0], node.params[0][1]) for i, node in enumerate(cell.nodes) if node.op == "clip_grad"]
-        for of, limit in dict.fromkeys(clips):
-            bound = number(limit)
-            interval = f"[-{bound.text}, {bound.text}]", f"[-{bound.latex}, {bound.latex}]"
-            notes.append(("the gradient of ", _pair(self._expression(of)), " is kept within ", interval))
-        if cell.projects_output and self.names.output == "W_proj":
-            notes.append(((self.names.output, r"W_{\mathrm{proj}}"), " is the output projection, weight_hr"))
-        return notes
-
-    def _normal_notes(self) -> list[Note]:
-        notes: list[Note] = []
-        for key, notation in self.normalisations.items():
-            name, eps = _pair(Expression(notation)), number(key.eps)
-            if key.group:
-                values = [_pair(self._expression(v)) for v in key.group]
-                plain = _pair(Expression(self.normalisations[Key((), key.eps)]))
-                notes.append((name, ": ", plain, " with one mean and variance for ", *_listed(values)))
-            else:
-                formula = (
-                    f"{name[0]}(a) = (a - mean) / √(variance + {eps.text})",
-                    rf"{name[1]}(a) = \frac{{a - \text{{mean}}}}{{\sqrt{{\text{{variance}} + {eps.latex}}}}}",
-                )
-                notes.append((formula, ", over the units"))
-        return notes
-
-    def _vector_notes(self) -> list[Note]:
-        by_start: dict[float | None, list[tuple[str, str]]] = {}
-        for i, node in walk(self.cell, "vector"):
-            start = dict(node.params).get("initial")
-            by_start.setdefault(start, []).append(_pair(self.leaves[i]))
-        notes: list[Note] = []
-        for start, vectors in by_start.items():
-            first = () if start is None else (", starting from ", _pair(number(start)))
-            noun = "a learned vector" if len(vectors) == 1 else "learned vectors"
-            notes.append((*_listed(vectors), f": {noun}, one number a unit", *first))
-        return notes
-
-
-def _pair(expression: Expression) -> tuple[str, str]:
-    return expression.text, expression.latex
-
-
-def _listed(pairs: list[tuple[str, str]]) -> Note:
-    listed: list[str | tuple[str, str]] = []
-    for pair in pairs:
-        listed += [", ", pair]
-    return tuple(listed[1:])

@@ -412,8 +412,8 @@ function bar(name, part, text, negative = false) {
 function inWords(q, v) {
   if (!Number.isFinite(v)) return "";
   if (q.opens && q.shuts) return `takes ${percent(v)} of ${q.opens} and ${percent(1 - v)} of ${q.shuts}.`;
-  if (q.opens) return `lets ${percent(v)} of ${q.opens} through.`;
-  if (q.shuts) return `holds ${percent(v)} of ${q.shuts} back.`;
+  if (q.opens) return `lets through ${percent(v)} of ${q.opens}.`;
+  if (q.shuts) return `holds back ${percent(v)} of ${q.shuts}.`;
   return `is ${v < 0.1 ? "shut" : v > 0.9 ? "open" : "in between"}.`;
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gatewise.graph.graph import Graph
 from gatewise.inspect import equations
+from gatewise.inspect.measures import keepers, time_constants
 from gatewise.inspect.recording import Recording, record
 from gatewise.inspect.words import describe
 from gatewise.layer import Layer
@@ -171,10 +172,9 @@ def _track(title: str, cell: Graph, values: dict[str, Array], prediction: Predic
         right = (p if isinstance(p, str) else (p["text"], f"%{p['node']}", p["bracket"]) for p in line["parts"])
         lines.append([(line["symbol"], f"%{line['node']}", False), " = ", *right])
     constants = {}
-    for name in names:
-        if words[name].carries:
-            mean = torch.from_numpy(values[f"%{nodes[name]}"]).double().nanmean(0)
-            constants[f"time constant of {words[name].carries}"] = (-1 / mean.log()).numpy()
+    for state, (gate, turned) in keepers(cell).items():
+        values_of_gate = torch.from_numpy(values[f"%{nodes[gate]}"]).unsqueeze(1)
+        constants[f"time constant of {state}"] = time_constants(1 - values_of_gate if turned else values_of_gate).numpy()
     kept = {key: values[key] for key in sorted({*(q.key for q in quantities), *_references(lines)}, key=_number)}
     return Track(title, cell.name, quantities, kept, lines, prediction, constants)
 

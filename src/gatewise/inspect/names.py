@@ -5,35 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gatewise.graph.graph import Graph
-from gatewise.graph.notation import PRODUCT, SUM, Form, Notation, symbol
+from gatewise.graph.notation import POWER, PRODUCT, SUM, Notation, forms, symbol
+from gatewise.graph.ops import OPS
 
 ACCENTS = ("hat", "tilde", "bar")
 GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "pi",
-        "rho",
-        "sigma",
-        "tau",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-    ]
-)
+    {"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+     "pi", "rho", "sigma", "tau", "phi", "chi", "psi", "omega"}
+)  # fmt: skip
 
 
 class Names:
@@ -41,11 +20,16 @@ class Names:
 
     def __init__(self, cell: Graph) -> None:
         self.taken = {"x_t", "σ"}
+        self.letters = {*cell.gates, *cell.states, *cell.vectors}  # that a value without a name shall not get
+        for node in cell.nodes:  # the α of an ELU
+            if node.op in OPS:
+                self.taken.update(label.rstrip("=") for label in sum(OPS[node.op].notation.params.values(), ()))
         # torch calls the output projection W_hr, and so the projection of a gate r.
         self.output = "W_proj" if "r" in cell.hidden_gates else "W_hr"
         self.taken.add(self.output)
         for side, gates in (("i", cell.input_gates), ("h", cell.hidden_gates)):
-            self.taken.update(text for g in gates for kind in "Wb" for text in _parameter(kind, side, g))
+            for gate in gates:
+                self.taken.update(_parameter("W", side, gate), _parameter("b", side, gate))
 
     def new(self, name: str, when: str = "") -> Notation:
         """The symbol of a value; one whose name is taken gets primes.
@@ -55,34 +39,37 @@ class Names:
             when: "t", "t-1", or "" for what is the same at every step.
         """
         primes = ""
-        while not self.taken.isdisjoint(forms := _forms(name, primes, when)):
+        while not self.taken.isdisjoint(made := _forms(name, primes, when)):
             primes += "'"
-        self.taken.update(forms)
-        return symbol(*forms)
+        self.taken.update(made)
+        self.letters.update((name, name.rstrip("0123456789")))
+        return symbol(*made)
 
     def unnamed(self, when: str) -> Notation:
         """The symbol of a value that the cell's code gives no name."""
-        return next(
-            self.new(name, when) for name in _letters() if self.taken.isdisjoint(_forms(name, "", when))
-        )  # fmt: skip
+        return self.new(next(name for name in _letters() if name not in self.letters), when)
 
     def from_input(self, gate: str) -> Notation:
         """W_ir x_t + b_ir."""
         weight, bias = _parameter("W", "i", gate), _parameter("b", "i", gate)
-        return Notation(*(Form(f"{w} x_t + {b}", SUM) for w, b in zip(weight, bias, strict=True)))
+        return forms(f"{weight[0]} x_t + {bias[0]}", f"{weight[1]} x_t + {bias[1]}", SUM)
 
     def projected(self, gate: str) -> Notation:
         """W_hr a + b_hr, for any a."""
         weight, bias = _parameter("W", "h", gate), _parameter("b", "h", gate)
-        return Notation(*(Form(f"{w} ① + {b}", SUM, (JUXTAPOSED,)) for w, b in zip(weight, bias, strict=True)))
+        return forms(f"{weight[0]} ① + {bias[0]}", f"{weight[1]} ① + {bias[1]}", SUM, (JUXTAPOSED,))
+
+    def output_weight(self) -> Notation:
+        """W_hr of the output projection."""
+        return symbol(self.output, r"W_{\mathrm{proj}}" if self.output == "W_proj" else "W_{hr}")
 
     def projected_output(self) -> Notation:
         """W_hr a, torch's output projection."""
-        latex = r"W_{\mathrm{proj}}" if self.output == "W_proj" else "W_{hr}"
-        return Notation(*(Form(f"{w} ①", PRODUCT, (JUXTAPOSED,)) for w in (self.output, latex)))
+        weight = self.output_weight()
+        return forms(f"{weight.text.template} ①", f"{weight.latex.template} ①", PRODUCT, (JUXTAPOSED,))
 
 
-JUXTAPOSED = PRODUCT + 1  # W_hn a, but W_hn (a ⊙ b)
+JUXTAPOSED = POWER  # W_hn a, but W_hn (a ⊙ b)
 
 
 def _letters() -> Iterator[str]:

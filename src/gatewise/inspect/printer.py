@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gatewise.graph.notation import ATOM, POWER, PRODUCT, QUOTIENT, SUM, Form, Notation, infix, symbol
 from gatewise.graph.ops import OPS
 
+DIGITS = 6  # of a constant
 SCALED = infix("·", r"\cdot", PRODUCT, PRODUCT, PRODUCT)  # a product with a number
 
 
@@ -60,10 +61,10 @@ class Part:
 
 
 def number(value: float) -> Expression:
-    """A constant: 1, not 1.0; six digits."""
+    """A constant: 1, not 1.0."""
     if value < 0 or (value == 0 and math.copysign(1, value) < 0):
         return negative(number(-value))
-    text = "∞" if math.isinf(value) else f"{value:.6g}"
+    text = "∞" if math.isinf(value) else f"{value:.{DIGITS}g}"
     mantissa, _, exponent = text.partition("e")
     latex = r"\infty" if math.isinf(value) else text
     if exponent:

@@ -22,7 +22,6 @@ class Words:
 
     kind: "gate" from 0 to 1, "signed", "positive". title: what people call it, or "".
     opens, shuts: what it multiplies, and what 1 minus it does. about: a sentence.
-    carries: the state whose old value it multiplies on the way to the new one, or "".
     """
 
     kind: str
@@ -30,7 +29,6 @@ class Words:
     opens: str
     shuts: str
     about: str
-    carries: str
 
 
 def describe(cell: Graph) -> dict[str, Words]:
@@ -44,25 +42,22 @@ def _describe(cell: Graph, name: str, i: int, built_in: bool) -> Words:
     kind = KINDS.get(cell.nodes[i].op, "signed")
     title = TITLES.get(name, "") if built_in or name in cell.states else ""
     if kind != "gate" or name in cell.states:
-        return Words(kind, title, "", "", _about_value(cell, name, title), "")
+        return Words(kind, title, "", "", _about_value(cell, name, title))
     opens: list[str] = []
     shuts: list[str] = []
-    carries = ""
     for factor, other in _factors(cell, i):
         what = _name(cell, other)
         (opens if factor == i else shuts).append(what)
-        if factor == i and cell.nodes[other].op == "state":
-            carries = cell.nodes[other].key
     kept, lost = " and ".join(dict.fromkeys(opens)), " and ".join(dict.fromkeys(shuts))
     if kept and lost:
         about = f"1 takes {kept}, 0 takes {lost}; between them it mixes."
     elif kept:
-        about = f"1 lets {kept} through, 0 shuts it out."
+        about = f"1 lets through {kept}; 0 shuts it out."
     elif lost:
-        about = f"0 lets {lost} through, 1 shuts it out."
+        about = f"0 lets through {lost}; 1 shuts it out."
     else:
         about = "Between 0 and 1."
-    return Words(kind, title, kept, lost, about, carries)
+    return Words(kind, title, kept, lost, about)
 
 
 def _about_value(cell: Graph, name: str, title: str) -> str:

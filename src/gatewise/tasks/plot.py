@@ -1,15 +1,14 @@
 """The figure of a run: how training and held-out data fared, epoch by epoch."""
 
 import io
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from gatewise.inspect.plots import STYLE
 from gatewise.tasks.keeper import Row
 
-_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
 _LINES = (("train", "training", "#6b7280"), ("held_out", "held out", "#c2410c"))
 
 
@@ -22,7 +21,7 @@ def curves(history: list[Row], metric: str, title: str) -> bytes:
         title: above the figure.
     """
     epochs = [row["epoch"] for row in history]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         for name, label, colour in _LINES:

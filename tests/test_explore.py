@@ -146,6 +146,11 @@ def test_words_come_from_the_graph():
 
     mine = describe(own)
     assert (mine["keep"].title, mine["keep"].shuts, mine["keep"].opens) == ("", "the old h", "relu(the input)")
+    changed = describe(gatewise.clip_state_grad(gatewise.cells.gru, 1.0))["z"]
+    assert (changed.title, changed.opens) == ("update gate", "the old h")
+    for cell in vars(gatewise.cells).values():
+        if isinstance(cell, gatewise.Graph):
+            assert all(said.about.endswith(".") and "what it multiplies" not in said.about for said in describe(cell).values())
 
 
 # --- what can't be shown --------------------------------------------------------------------------

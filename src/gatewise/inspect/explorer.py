@@ -174,7 +174,9 @@ def _track(title: str, cell: Graph, values: dict[str, Array], prediction: Predic
     constants = {}
     for state, (gate, turned) in keepers(cell).items():
         values_of_gate = torch.from_numpy(values[f"%{nodes[gate]}"]).unsqueeze(1)
-        constants[f"time constant of {state}"] = time_constants(1 - values_of_gate if turned else values_of_gate).numpy()
+        constants[f"time constant of {state}"] = time_constants(
+            1 - values_of_gate if turned else values_of_gate
+        ).numpy()
     kept = {key: values[key] for key in sorted({*(q.key for q in quantities), *_references(lines)}, key=_number)}
     return Track(title, cell.name, quantities, kept, lines, prediction, constants)
 

@@ -1,6 +1,6 @@
 """The explorer's page: what was recorded, as plain data, in; one HTML file that needs no network, out.
 
-The page's own code is explorer.html, .css, and .js beside this file. The drawing is Bokeh's, whose script is
+The page's own code is explorer.html, explorer.css and explorer*.js beside this file. The drawing is Bokeh's, whose script is
 put into the page whole.
 """
 
@@ -23,6 +23,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 Array = npt.NDArray[Any]
 
 MISSING = -32768  # stands for a number that is not finite
+SCRIPTS = ("-data.js", "-parts.js", "-plots.js", "-side.js", ".js")
 SHOWN = 10  # the likeliest characters of each step that the page holds
 
 
@@ -101,14 +102,12 @@ def page(tokens: Sequence[str], tracks: Sequence[Track], title: str, text: bool 
     # Within a script, "<" could begin "</script>" or a comment.
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     here = files("gatewise.inspect")
-    parts = {
-        name: (here / f"explorer{name}").read_text(encoding="utf-8") for name in (".html", ".css", "-data.js", ".js")
-    }
+    read = {name: (here / f"explorer{name}").read_text(encoding="utf-8") for name in (".html", ".css", *SCRIPTS)}
     fill = {
-        "TITLE": html.escape(title), "DATA": packed, "STYLE": parts[".css"], "BOKEH": _bokeh(),
-        "SCRIPT": parts["-data.js"] + parts[".js"],
+        "TITLE": html.escape(title), "DATA": packed, "STYLE": read[".css"], "BOKEH": _bokeh(),
+        "SCRIPT": "\n".join(read[name] for name in SCRIPTS),
     }  # fmt: skip
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: fill[match[1]], parts[".html"])
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda match: fill[match[1]], read[".html"])
 
 
 def _bokeh() -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from gatewise import cells
 from gatewise.graph.graph import Graph
 
-# What people call the gates of the built-in cells.
+# What people call the gates of the built-in cells, and of what is made from them.
 TITLES = {
     "r": "reset gate", "z": "update gate", "n": "candidate", "i": "input gate", "f": "forget gate", "g": "candidate",
     "o": "output gate", "c": "cell state", "h": "state",
 }  # fmt: skip
+REST = "what it multiplies"
 GATES = ("sigmoid", "hardsigmoid")
 KINDS = {**dict.fromkeys(GATES, "gate"), **dict.fromkeys(("relu", "exp", "softplus", "abs", "sqrt"), "positive")}
 
@@ -34,7 +35,8 @@ class Words:
 def describe(cell: Graph) -> dict[str, Words]:
     """What each named value of a cell does, its states included, by name in the order of the code."""
     named = {**dict(cell.names), **dict(cell.outputs)}  # a state's name means its new value
-    built_in = cell.text in {graph.text for graph in vars(cells).values() if isinstance(graph, Graph)}
+    known = [graph for graph in vars(cells).values() if isinstance(graph, Graph)]
+    built_in = any((graph.gates, graph.states) == (cell.gates, cell.states) for graph in known)  # or a change of one
     return {name: _describe(cell, name, i, built_in) for name, i in named.items()}
 
 
@@ -48,7 +50,11 @@ def _describe(cell: Graph, name: str, i: int, built_in: bool) -> Words:
     for factor, other in _factors(cell, i):
         what = _name(cell, other)
         (opens if factor == i else shuts).append(what)
-    kept, lost = " and ".join(dict.fromkeys(opens)), " and ".join(dict.fromkeys(shuts))
+    opens, shuts = list(dict.fromkeys(opens)), list(dict.fromkeys(shuts))
+    if len(opens) > 1 or len(shuts) > 1:
+        factors = [what for what in dict.fromkeys([*opens, *shuts]) if what != REST]
+        return Words(kind, title, "", "", f"A factor of {', of '.join(factors) or 'several sums'}.")
+    kept, lost = "".join(opens), "".join(shuts)
     if kept and lost:
         about = f"1 takes {kept}, 0 takes {lost}; between them it mixes."
     elif kept:
@@ -94,10 +100,11 @@ def _name(cell: Graph, i: int) -> str:
             return f"the {TITLES[name]} {name}" if TITLES.get(name) == "candidate" else name
     if node.op == "state":
         return f"the old {node.key}"
+    if node.op == "clip_grad":  # the value itself
+        return _name(cell, node.args[0])
     if node.op in ("project", "output"):
         return "what all units said before"
     if node.op == "input":
         return "the input"
-    if len(node.args) == 1:
-        return f"{node.op}({_name(cell, node.args[0])})"
-    return "the rest"
+    inner = _name(cell, node.args[0]) if len(node.args) == 1 else REST
+    return REST if inner == REST else f"{node.op}({inner})"

@@ -509,6 +509,30 @@ def test_everything_is_reached_by_keyboard_and_has_a_name(opened):
     assert shown.locator("#status").get_attribute("role") == "status"
 
 
+def test_a_thousand_characters_and_512_units_stay_fluid(browser, opened):
+    random = np.random.default_rng(0)
+    values = {f"%{i}": random.random((1000, 512)) for i in range(3)}
+    quantities = [page.Quantity(key, f"v{key[1]}", kind="gate") for key in values]
+    html = page.page(random.choice(list("abcd (x)"), 1000).tolist(), [page.Track("large", "own", quantities, values)], "")
+    assert len(html) < 7e6
+    shown = opened(html)
+    for key in ("ArrowRight", "ArrowDown"):
+        shown.keyboard.press(key)
+        frame(shown)
+        browser.start_tracing(page=shown, categories=["toplevel", "disabled-by-default-devtools.timeline"])
+        for _ in range(10):
+            shown.keyboard.press(key)
+            frame(shown)
+        events = json.loads(browser.stop_tracing())["traceEvents"]
+        (thread,) = {
+            (e["pid"], e["tid"]) for e in events if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"
+        }
+        # The processor's time: that of waiting for a core is not the page's.
+        tasks = [e for e in events if e["name"] == "RunTask" and (e["pid"], e["tid"]) == thread]
+        assert tasks
+        assert sum(e.get("tdur", 0) for e in tasks) / 10 < 50_000, key
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_shortest_texts(opened, steps):
     shown = opened(gatewise.inspect.explore(model(hidden=2), TEXT[:steps]))

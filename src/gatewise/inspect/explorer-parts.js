@@ -2,7 +2,11 @@
 
 const visible = (token) => ({" ": "␣", "\n": "↵", "\t": "⇥"})[token] ?? token;
 const letters = data.text && tokens.every((token) => [...token].length <= 1);
-const percent = (share) => `${(100 * share).toFixed((share > 0 && share < 0.0095) || (share > 0.9905 && share < 1) ? 1 : 0)} %`;
+const percent = (share) => {  // a share of nearly nothing or all is not rounded to it
+  if (share > 0 && share < 0.0005) return "< 0.1 %";
+  if (share > 0.9995 && share < 1) return "> 99.9 %";
+  return `${(100 * share).toFixed((share > 0 && share < 0.0095) || (share > 0.9905 && share < 1) ? 1 : 0)} %`;
+};
 const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
 const $ = (selector, root = document) => root.querySelector(selector);
 const css = (name) => {  // a colour of the style sheet, as the theme has it now

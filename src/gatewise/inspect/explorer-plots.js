@@ -33,6 +33,7 @@ class Plots {
     this.views = embedded;
     this.paint();
     this.shownUnit = this.size = -1;
+    this.followed = "";
     soon();
   }
 
@@ -136,16 +137,21 @@ class Plots {
     this.spans.forEach((span, t) => span.classList.toggle("hit", !!state.marks?.[t]));
   }
 
-  // The unit's values over time, each axis as long as it takes, and room for the legend.
+  // The unit's values over time, as far as they are seen; the axis as long as the unit takes, and room for the legend.
   follow(unit) {
+    const from = Math.max(0, Math.floor(view.start) - 1), to = Math.min(T, Math.ceil(view.end) + 1);
     const shown = this.plots.flatMap((plot) => plot.q ? [[plot.q.name, plot.q.values.trace(unit)]] : []);
     const plot = this.plots[this.plots.length - 1];
     let low = 0, high = 1;
     for (const [, trace] of shown) for (const v of trace) if (v < low) low = v; else if (v > high) high = v;
     if (low < 0) low = Math.min(low, -1);
-    plot.ticker.ticks = low < 0 ? [low, 0, high] : [low, high];
-    plot.y_range.setv({start: low - 0.05 * (high - low), end: high + 0.25 * (high - low)});
-    this.traces.data = {x: this.traces.data.x, ...Object.fromEntries(shown)};
+    if (low !== plot.low || high !== plot.highest) {
+      Object.assign(plot, {low, highest: high});
+      plot.ticker.ticks = low < 0 ? [low, 0, high] : [low, high];
+      plot.y_range.setv({start: low - 0.05 * (high - low), end: high + 0.25 * (high - low)});
+    }
+    const x = Float64Array.from({length: to - from}, (_, i) => from + i + 0.5);
+    this.traces.data = {x, ...Object.fromEntries(shown.map(([name, trace]) => [name, trace.subarray(from, to)]))};
   }
 
   // The letters above the maps, where there is room for them.

@@ -49,8 +49,9 @@ class Side extends Plots {
     const q = this.colour, theme = state.theme;
     const colours = q ? this.spans.map((_, t) => shade(theme, q, q.values.at(t, this.unit))) : surprise(this.track);
     this.spans.forEach((span, t) => {
-      const c = colours[t];
-      span.style.backgroundColor = c ? `rgb(${c})` : "";
+      const c = colours[t], style = c ? `rgb(${c})` : "";
+      if (span.tinted === style) return;  // to ask for the same costs as much as to change it
+      span.tinted = span.style.backgroundColor = style;
       // Black or white, whichever has more contrast on it.
       span.style.color = c ? (0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2] > 140 ? "#111" : "#fff") : "";
     });
@@ -116,15 +117,17 @@ class Side extends Plots {
     const wide = $(".plot", this.root).clientWidth - GAP, each = wide / (view.end - view.start);
     this.fit(each);
     const left = `translateX(${((t - view.start) * each).toFixed(1)}px)`, width = `${Math.max(1, each).toFixed(1)}px`;
-    const seen = t + 1 > view.start && t < view.end;
+    const inside = t + 1 > view.start && t < view.end;
     for (const plot of this.plots) {
-      Object.assign(plot.cursor.style, {transform: left, width, display: seen ? "" : "none", height: `${plot.high}px`});
+      Object.assign(plot.cursor.style, {transform: left, width, display: inside ? "" : "none", height: `${plot.high}px`});
       if (plot.q) Object.assign(plot.cursorRow.style, {width: `${wide}px`, height: `${Math.max(1, plot.high / rows)}px`,
         transform: `translateY(${((place - first) * plot.high / rows).toFixed(1)}px)`});
     }
+    const seen = `${unit} ${view.start} ${view.end}`;
+    if (this.followed !== seen) this.follow(unit);
+    this.followed = seen;
     if (this.shownUnit !== unit) {
       this.shownUnit = unit;
-      this.follow(unit);
       $(".trace-title", this.root).textContent = `unit ${unit}`;
       this.tint();
     }

@@ -147,6 +147,8 @@ $("#compare").onclick = () => compare(sides.length < 2);
 $("#theme").onclick = () => KEYS.t();
 $("#keys").onclick = () => KEYS["?"]();
 
+addEventListener("resize", soon);
+
 // Paper is white: the colours change for the time of printing, and wide plots shrink to the sheet.
 const printing = {before: null};
 addEventListener("beforeprint", () => {

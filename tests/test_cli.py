@@ -9,6 +9,7 @@ import time
 import pytest
 from helpers import OWN
 
+import gatewise
 from gatewise import cli
 from gatewise.tasks import text
 from gatewise.tasks.text import training
@@ -47,7 +48,7 @@ def refused(run, *arguments):
 
 def test_help_loads_neither_torch_nor_lightning_and_teaches():
     code = "import sys; from gatewise import cli\ntry: cli.main()\nfinally: print(sorted(sys.modules))"
-    for arguments in ([], ["--help"], ["train", "text", "--help"], ["generate", "--help"]):
+    for arguments in ([], ["--help"], ["train", "text", "--help"], ["generate", "--help"], ["equations", "--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
         loaded = set(re.findall(r"'(\w+)'", done.stdout))
         assert "gatewise" in loaded
@@ -107,6 +108,21 @@ def test_a_cell_of_a_file_trains_and_generates_without_the_file(run, tmp_path):
     assert run("train", "text", "--resume=run", "--epochs=3")[0] == 0
 
 
+def test_equations(run, tmp_path):
+    cells = gatewise.cells
+    assert run("equations", "gru") == (0, f"{cells.gru.equations()}\n", "")
+    assert run("equations", "GRU") == run("equations", "gru")
+    assert run("equations", "lstm", "--latex") == (0, f"{cells.lstm.latex()}\n", "")
+    code, out, err = run("equations", "gru", "--against", "gru_reset_before")
+    assert (code, err) == (0, "")
+    assert out == f"{gatewise.inspect.compare(cells.gru, cells.gru_reset_before)}\n"  # whole lines, marks, no colours
+    (tmp_path / "own.py").write_text(OWN)
+    assert run("equations", "--cell=own.py:light")[1].startswith("z_t = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)\n")
+    code, out, _ = run("equations", "gru", "--against=own.py:light")
+    assert code == 0
+    assert "gru has the gates r z n, light has the gates z n" in out
+
+
 def test_resuming(run, monkeypatch):
     run("train", "text", "--data=text.txt", *SMALL, "--out=run")
     line = refused(run, "train", "text", "--resume=run")
@@ -163,6 +179,12 @@ def test_ctrl_c_outside_the_training_is_no_traceback(run, monkeypatch):
         (["train", "text", "--data=text.txt", "--cell=own.py"], "own.py is a file: name the cell in it, own.py:NAME"),
         (["train", "text", "--data=text.txt", *SMALL, "--layers=1", "--hidden=100000000"], "not enough memory"),
         (["generate", "absent"], "there is no folder absent"),
+        (["equations"], "name a cell, such as gru"),
+        (["equations", "lsmt"], "lstm_projected, rnn, rnn_relu, or FILE.py:NAME for your own; did you mean lstm?"),
+        (["equations", "zoneout(gru,0.1)"], "there is no cell 'zoneout(gru,0.1)': choose one of gru"),
+        (["equations", "gru", "--cell=own.py:light"], "are two cells: compare them with --against"),
+        (["equations", "gru", "--against=lstm", "--latex"], "--latex shows one cell: leave --against out"),
+        (["equations", "gru", "--against=nope"], "there is no cell 'nope'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, arguments, message):

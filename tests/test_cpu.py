@@ -127,7 +127,7 @@ def check_recipe(recipe: Recipe, sizes: tuple[int, int, int]) -> None:
     moved = results_of(layer, "reference", x * (1 + 1e-15))
     for k, (a, b, c) in enumerate(zip(results_of(layer, "cpu", x), expected, moved, strict=True)):
         grown = (b - c).abs().max().item() / max(1.0, b.abs().max().item()) if b.numel() else 0.0
-        assert_close(a, b, max(1e-9, 1e3 * grown), f"result {k} of {cell}")
+        assert_close(a, b, max(1e-9, 1e3 * grown), f"result {k} of {cell.text}")
 
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 20))

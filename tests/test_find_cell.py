@@ -8,7 +8,10 @@ from gatewise.tasks.find_cell import find_cell
 
 def test_built_in_cells_are_found_by_name():
     assert find_cell("lstm") is gatewise.cells.lstm
-    with pytest.raises(InputError, match=r"there is no cell 'gruu': choose one of gru, .* or FILE.py:NAME"):
+    assert find_cell("LSTM") is gatewise.cells.lstm
+    with pytest.raises(
+        InputError, match=r"there is no cell 'gruu': choose one of gru, .* or FILE.py:NAME.*; did you mean gru"
+    ):
         find_cell("gruu")
 
 

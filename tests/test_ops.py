@@ -11,6 +11,7 @@ from helpers import assert_close
 from tolerances import FLOAT64, HARDSIGMOID
 
 import gatewise
+from gatewise.graph.notation import call
 from gatewise.graph.ops import OPS, Op
 
 DOUBLE = torch.float64
@@ -112,7 +113,7 @@ def test_every_function_a_cell_may_use_is_there() -> None:
 def test_the_example_in_contributing_is_a_whole_op(monkeypatch: pytest.MonkeyPatch) -> None:
     page = Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"```python\n(Op\(.*?)```", page, flags=re.DOTALL)
-    op = eval(row, {"Op": Op, "torch": torch})
+    op = eval(row, {"Op": Op, "torch": torch, "call": call})
     assert op.name not in OPS  # else the page shows nothing new
     monkeypatch.setitem(OPS, op.name, op)
     test_value_and_derivative_are_torchs(op.name)

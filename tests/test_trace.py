@@ -21,7 +21,7 @@ BUILT_IN = {name: c for name, c in vars(cells).items() if isinstance(c, Graph)}
 
 
 def test_the_gru_is_traced_as_written() -> None:
-    assert str(cells.gru) == (
+    assert cells.gru.text == (
         "cell gru\ngates r z n\nstates h\n"
         "%0 = state h\n%1 = input r\n%2 = project r %0\n%3 = add %1 %2\n%4 = sigmoid %3\n"
         "%5 = input z\n%6 = project z %0\n%7 = add %5 %6\n%8 = sigmoid %7\n"
@@ -33,8 +33,8 @@ def test_the_gru_is_traced_as_written() -> None:
 
 def test_the_place_of_the_reset_gate_is_a_different_graph() -> None:
     assert cells.gru != cells.gru_reset_before
-    assert "project n %0" in str(cells.gru)
-    assert "project n %0" not in str(cells.gru_reset_before)
+    assert "project n %0" in cells.gru.text
+    assert "project n %0" not in cells.gru_reset_before.text
 
 
 def test_local_variables_name_nodes_and_a_state_means_its_new_value() -> None:
@@ -109,7 +109,7 @@ def test_a_cell_is_inlined_in_another() -> None:
     assert dict(cells.lstm_projected.names).keys() == {"h", "c", "i", "f", "g", "o"}
     assert cells.lstm_projected.projects_output
     assert cells.lstm_projected.state_sizes == ("P", "H")
-    text = str(cells.lstm_projected)
+    text = cells.lstm_projected.text
     assert text.count("sigmoid") == 3
     assert text.count("output") == 1
 

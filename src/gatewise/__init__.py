@@ -7,8 +7,8 @@ record            what the gates of a model's layers are while it runs; more in 
 replace, restore  swap a model's torch.nn layers for ours, and back
 cells             the built-in cells, as their equations
 cell              the decorator that makes a cell of a function
-inspect           shapes: a layer's parameters and tensors, output and final states
 changes           recurrent_dropout, zoneout, layer_norm, clip_state_grad: from cell to cell
+inspect           what is inside: a cell's equations, two cells compared, a layer's shapes
 Graph, CellError  what a cell becomes, and what is raised where its equations break a rule
 """
 

@@ -1,4 +1,4 @@
-"""The command line: `gatewise train text`, `gatewise generate`, `gatewise shapes`. A skin over the package."""
+"""The command line: `gatewise train text`, `generate`, `shapes`, `equations`. A skin over the package."""
 
 import os
 import re
@@ -261,6 +261,38 @@ def show_shapes(
             proj_size=proj, dtype=getattr(torch, dtype), batch=batch, steps=steps,
         )  # fmt: skip
         Console().print(rich_text(found), soft_wrap=True)
+
+
+@app.command()
+def equations(
+    name: Annotated[
+        str | None, typer.Argument(help="A built-in cell, such as gru or lstm.", metavar="NAME", show_default=False)
+    ] = None,
+    cell: Annotated[
+        str | None, typer.Option(help="A cell of your own, in place of NAME.", metavar="FILE.py:NAME")
+    ] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="As LaTeX.")] = False,
+    against: Annotated[str | None, typer.Option(help="Compare with another cell.", metavar="NAME|FILE.py:NAME")] = None,
+) -> None:
+    """Show a cell's equations, or how two cells differ and whether they are the same function."""
+    with _one_line_errors():
+        if name is not None and cell is not None:
+            raise InputError(f"equations: NAME {name} and --cell {cell} are two cells: compare them with --against")
+        wanted = name or cell
+        if wanted is None:
+            raise InputError("equations: name a cell, such as gru, or give your own with --cell FILE.py:NAME")
+        if latex and against is not None:
+            raise InputError("equations: --latex shows one cell: leave --against out")
+        from rich.console import Console
+
+        from gatewise.inspect import compare
+        from gatewise.tasks.find_cell import find_cell
+
+        found = find_cell(wanted)
+        if against is not None:
+            Console(highlight=False).print(compare(found, find_cell(against)), soft_wrap=True)
+        else:
+            print(found.latex() if latex else found.equations())
 
 
 def _summarise(result: "Result") -> None:

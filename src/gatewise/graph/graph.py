@@ -65,9 +65,9 @@ class Graph:
     names: pairs (local variable, node), for those who watch; a state's name means its new value.
     watched: nodes whose values of every step a scan gives out besides the output, as `gatewise.record` asks.
 
-    `str(graph)` is the canonical text and `Graph.parse` its inverse; graphs are equal, and have equal hashes,
-    if their texts are (names of local variables included). Called inside another cell's equations, a cell
-    inlines its own there.
+    `print(cell)` shows its equations. `cell.text` is the canonical text and `Graph.parse` its inverse; graphs are
+    equal, and have equal hashes, if their texts are (names of local variables included). Called inside another
+    cell's equations, a cell inlines its own there.
     """
 
     name: str
@@ -108,6 +108,11 @@ class Graph:
         return self  # immutable
 
     # --- what a cell reads and makes -------------------------------------------------------------
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether it makes a new value of each state, as a cell does and a backward graph does not."""
+        return tuple(label for label, _ in self.outputs) == self.states
 
     @cached_property
     def input_gates(self) -> tuple[str, ...]:
@@ -154,10 +159,33 @@ class Graph:
         """The cell with these nodes watched, each once."""
         return replace(self, watched=tuple(dict.fromkeys(nodes)))
 
-    # --- text ------------------------------------------------------------------------------------
+    # --- equations ---------------------------------------------------------------------------------
+
+    def equations(self) -> str:
+        """The equations of a step in plain text, as a textbook writes them; what `print(cell)` shows.
+
+            h_t = tanh(W_in x_t + b_in + W_hn h_{t-1} + b_hn)
+
+        A line for each named local, in the order of the code; under them what needs to be said about the symbols.
+        ⊙ is the product unit by unit, σ the logistic function. See `gatewise.inspect.equations`.
+        """
+        from gatewise.inspect import equations
+
+        return equations.text(self)
+
+    def latex(self) -> str:
+        """The equations in LaTeX, as an `aligned` block for `$$…$$` or an `equation`; needs amsmath, nothing else."""
+        from gatewise.inspect import equations
+
+        return equations.latex(self)
+
+    def _repr_latex_(self) -> str:
+        return f"$${self.latex()}$$"
 
     def __str__(self) -> str:
-        return self.text
+        return self.equations() if self.is_cell else self.text
+
+    # --- text ------------------------------------------------------------------------------------
 
     def _text(self) -> str:
         lines = [f"cell {self.name}"]
@@ -175,7 +203,7 @@ class Graph:
 
     @staticmethod
     def parse(text: str) -> Graph:
-        """The cell whose canonical text this is: `Graph.parse(str(cell)) == cell`.
+        """The cell whose canonical text this is: `Graph.parse(cell.text) == cell`.
 
         Nothing is executed, and every rule is checked, so the text may come from anywhere.
         Raises CellError, which names the line or the node that is not right.
@@ -189,7 +217,7 @@ class Graph:
     def __reduce__(self) -> tuple[Callable[[str], Graph], tuple[str]]:
         from gatewise.graph.text import parse
 
-        return parse, (str(self),)
+        return parse, (self.text,)
 
     def __call__(self, x: Any, *states: Any, **vectors: Any) -> Any:
         """Inside another cell's equations: this cell's new states for these values, as if written there."""

@@ -1,7 +1,7 @@
 """The ops of cells, element-wise but for one: one row an op.
 
-A row says how torch computes the op and what its derivative is; everything else about an op is derived
-from its row. A row's name is the name of the torch function that a cell writes (`torch.sigmoid`,
+A row says how torch computes the op, what its derivative is and how it is written; everything else about an op is
+derived from its row. A row's name is the name of the torch function that a cell writes (`torch.sigmoid`,
 `torch.nn.functional.elu`, or the operator's: `a + b` is `torch.add`).
 
 A derivative is one function an argument, `(g, *args, y, **params)`: g is the gradient of the op's value
@@ -23,6 +23,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from gatewise.graph.notation import (
+    ANY,
+    ATOM,
+    CHOICE,
+    COMPARISON,
+    POWER,
+    PRODUCT,
+    QUOTIENT,
+    SUM,
+    Form,
+    Notation,
+    call,
+    forms,
+    infix,
+    symbol,
+)
+
 Fn = Callable[..., Any]
 
 
@@ -32,6 +49,7 @@ class Op:
 
     name: its torch function's name. run: tensors in, tensor out.
     derivative: for each argument, g times the derivative of y by it (None: it has none).
+    notation: how it is written, in plain text and in LaTeX.
     params: the numbers that it takes after its arguments, with their defaults (None: none given).
     boolean: it makes a comparison, not a number. conditions: which arguments must be comparisons.
     scalars: `run` takes Python numbers for constants; else they come as 0-dimensional tensors.
@@ -40,6 +58,7 @@ class Op:
     name: str
     run: Fn
     derivative: tuple[Fn | None, ...]
+    notation: Notation
     params: Mapping[str, float | None] = field(default_factory=dict)
     boolean: bool = False
     conditions: tuple[int, ...] = ()
@@ -71,11 +90,29 @@ def _within(g: Any, a: Any, lo: float | None, hi: float | None) -> Any:
 
 _ROWS = (
     # arithmetic
-    Op("add", operator.add, (lambda g, a, b, y: g, lambda g, a, b, y: g), scalars=True),
-    Op("sub", operator.sub, (lambda g, a, b, y: g, lambda g, a, b, y: -g), scalars=True),
-    Op("mul", operator.mul, (lambda g, a, b, y: g * b, lambda g, a, b, y: g * a), scalars=True),
-    Op("div", operator.truediv, (lambda g, a, b, y: g / b, lambda g, a, b, y: -g * y / b), scalars=True),
-    Op("neg", torch.neg, (lambda g, a, y: -g,)),
+    Op("add", operator.add, (lambda g, a, b, y: g, lambda g, a, b, y: g), infix("+", "+", SUM, SUM, SUM), scalars=True),
+    Op(
+        "sub",
+        operator.sub,
+        (lambda g, a, b, y: g, lambda g, a, b, y: -g),
+        infix("-", "-", SUM, SUM, QUOTIENT),
+        scalars=True,
+    ),
+    Op(
+        "mul",
+        operator.mul,
+        (lambda g, a, b, y: g * b, lambda g, a, b, y: g * a),
+        infix("⊙", r"\odot", PRODUCT, PRODUCT, PRODUCT),
+        scalars=True,
+    ),
+    Op(
+        "div",
+        operator.truediv,
+        (lambda g, a, b, y: g / b, lambda g, a, b, y: -g * y / b),
+        Notation(Form("① / ②", QUOTIENT, (PRODUCT, POWER)), Form(r"\frac{①}{②}", PRODUCT, (ANY, ANY))),
+        scalars=True,
+    ),
+    Op("neg", torch.neg, (lambda g, a, y: -g,), forms("-①", "-①", SUM, (QUOTIENT,))),
     Op(
         "pow",
         operator.pow,
@@ -83,40 +120,86 @@ _ROWS = (
             lambda g, a, b, y: _unless_zero(b, lambda: g * (b * a ** (b - 1.0)), g),
             lambda g, a, b, y: _unless_zero(a, lambda: g * (y * _log(a)), g),
         ),
+        Notation(Form("①^②", POWER, (ATOM, ATOM)), Form("{①}^{②}", POWER, (ATOM, ANY))),
         scalars=True,
     ),
     # functions
-    Op("sigmoid", torch.sigmoid, (lambda g, a, y: g * (y * (1.0 - y)),)),
-    Op("tanh", torch.tanh, (lambda g, a, y: g * (1.0 - y * y),)),
-    Op("relu", torch.relu, (lambda g, a, y: torch.where(y > 0.0, g, 0.0),)),
-    Op("exp", torch.exp, (lambda g, a, y: g * y,)),
-    Op("log", torch.log, (lambda g, a, y: g / a,)),
-    Op("sqrt", torch.sqrt, (lambda g, a, y: g / (2.0 * y),)),
-    Op("abs", torch.abs, (lambda g, a, y: torch.where(a > 0.0, g, torch.where(a < 0.0, -g, 0.0)),)),
+    Op("sigmoid", torch.sigmoid, (lambda g, a, y: g * (y * (1.0 - y)),), call("σ", r"\sigma")),
+    Op("tanh", torch.tanh, (lambda g, a, y: g * (1.0 - y * y),), call("tanh", r"\tanh")),
+    Op("relu", torch.relu, (lambda g, a, y: torch.where(y > 0.0, g, 0.0),), call("ReLU")),
+    Op("exp", torch.exp, (lambda g, a, y: g * y,), call("exp", r"\exp")),
+    Op("log", torch.log, (lambda g, a, y: g / a,), call("log", r"\log")),
+    Op("sqrt", torch.sqrt, (lambda g, a, y: g / (2.0 * y),), call("√", r"\sqrt{①}")),
+    Op(
+        "abs",
+        torch.abs,
+        (lambda g, a, y: torch.where(a > 0.0, g, torch.where(a < 0.0, -g, 0.0)),),
+        call("abs", r"\left|①\right|"),
+    ),
     Op(
         "softplus",
         F.softplus,
         (lambda g, a, y, beta, threshold: torch.where(beta * a > threshold, g, g * torch.sigmoid(beta * a)),),
+        call(
+            "softplus",
+            params={"beta": ("β=", r"\beta="), "threshold": ("linear above ", r"\text{linear above }")},
+            meaning=(
+                "log(1 + exp(β · a)) / β, β = 1 unless shown",
+                r"\frac{1}{\beta} \log(1 + \exp(\beta a)),\ \beta = 1 \text{ unless shown}",
+            ),
+        ),
         params={"beta": 1.0, "threshold": 20.0},
     ),
     Op(
         "elu",
         F.elu,
         (lambda g, a, y, alpha: torch.where(a > 0.0, g, g * (y + alpha)),),
+        call(
+            "ELU",
+            params={"alpha": ("α=", r"\alpha=")},
+            meaning=(
+                "a if a > 0 else α · (exp(a) - 1), α = 1 unless shown",
+                r"\begin{cases} a & \text{if } a > 0 \\ \alpha (\exp(a) - 1) & \text{otherwise} \end{cases}\quad"
+                r"\alpha = 1 \text{ unless shown}",
+            ),
+        ),
         params={"alpha": 1.0},
     ),
     Op(
         "leaky_relu",
         F.leaky_relu,
         (lambda g, a, y, negative_slope: torch.where(a > 0.0, g, negative_slope * g),),
+        call(
+            "LeakyReLU",
+            params={"negative_slope": ("slope=", r"\text{slope}=")},
+            meaning=(
+                "a if a > 0 else slope · a, slope = 0.01 unless shown",
+                r"\begin{cases} a & \text{if } a > 0 \\ \text{slope} \cdot a & \text{otherwise} \end{cases}\quad"
+                r"\text{slope} = 0.01 \text{ unless shown}",
+            ),
+        ),
         params={"negative_slope": 0.01},
     ),
-    Op("softsign", F.softsign, (lambda g, a, y: g / (1.0 + torch.abs(a)) ** 2.0,)),
-    Op("hardsigmoid", F.hardsigmoid, (lambda g, a, y: torch.where(y > 0.0, torch.where(y < 1.0, g / 6.0, 0.0), 0.0),)),
+    Op(
+        "softsign",
+        F.softsign,
+        (lambda g, a, y: g / (1.0 + torch.abs(a)) ** 2.0,),
+        call("softsign", meaning=("a / (1 + abs(a))", r"\frac{a}{1 + \left|a\right|}")),
+    ),
+    Op(
+        "hardsigmoid",
+        F.hardsigmoid,
+        (lambda g, a, y: torch.where(y > 0.0, torch.where(y < 1.0, g / 6.0, 0.0), 0.0),),
+        call(
+            "hardsigmoid",
+            meaning=("clamp(a / 6 + 0.5, 0, 1)", r"\operatorname{clamp}\left(\frac{a}{6} + 0.5, 0, 1\right)"),
+        ),
+    ),
     Op(
         "clamp",
         torch.clamp,
         (lambda g, a, y, min=None, max=None: _within(g, a, min, max),),
+        call("clamp", params={"min": ("", ""), "max": ("", "")}),
         params={"min": None, "max": None},
     ),
     # choices; at a tie, minimum and maximum give each side half, as torch does
@@ -127,6 +210,7 @@ _ROWS = (
             lambda g, a, b, y: torch.where(a < b, g, torch.where(a > b, 0.0, 0.5 * g)),
             lambda g, a, b, y: torch.where(b < a, g, torch.where(b > a, 0.0, 0.5 * g)),
         ),
+        call("min", r"\min", arity=2),
     ),
     Op(
         "maximum",
@@ -135,27 +219,33 @@ _ROWS = (
             lambda g, a, b, y: torch.where(a > b, g, torch.where(a < b, 0.0, 0.5 * g)),
             lambda g, a, b, y: torch.where(b > a, g, torch.where(b < a, 0.0, 0.5 * g)),
         ),
+        call("max", r"\max", arity=2),
     ),
     Op(
         "where",
         torch.where,
         (None, lambda g, c, a, b, y: torch.where(c, g, 0.0), lambda g, c, a, b, y: torch.where(c, 0.0, g)),
+        Notation(
+            Form("② if ① else ③", CHOICE, (COMPARISON,) * 3),
+            Form(r"\begin{cases} ② & \text{if } ① \\ ③ & \text{otherwise} \end{cases}", CHOICE, (ANY,) * 3),
+        ),
         conditions=(0,),
     ),
     # over the units of a sample; the gradients that reach its value at each unit all reach each unit
-    Op("mean", lambda a: a.mean(-1, keepdim=True), (lambda g, a, y: torch.mean(g),)),
+    Op("mean", lambda a: a.mean(-1, keepdim=True), (lambda g, a, y: torch.mean(g),), call("mean", unit=False)),
     # of gradients alone
     Op(
         "clip_grad",
         lambda a, limit: a,
         (lambda g, a, y, limit: torch.clamp(g, min=-limit, max=limit),),
+        symbol("①"),
         params={"limit": math.inf},
     ),
     # comparisons
-    Op("lt", operator.lt, (None, None), boolean=True, scalars=True),
-    Op("le", operator.le, (None, None), boolean=True, scalars=True),
-    Op("gt", operator.gt, (None, None), boolean=True, scalars=True),
-    Op("ge", operator.ge, (None, None), boolean=True, scalars=True),
+    Op("lt", operator.lt, (None, None), infix("<", "<", COMPARISON, SUM, SUM), boolean=True, scalars=True),
+    Op("le", operator.le, (None, None), infix("≤", r"\le", COMPARISON, SUM, SUM), boolean=True, scalars=True),
+    Op("gt", operator.gt, (None, None), infix(">", ">", COMPARISON, SUM, SUM), boolean=True, scalars=True),
+    Op("ge", operator.ge, (None, None), infix("≥", r"\ge", COMPARISON, SUM, SUM), boolean=True, scalars=True),
 )
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}

@@ -137,7 +137,7 @@ def check_watched(graph: Graph) -> None:
 
 def check_cell(graph: Graph) -> None:
     """Raise CellError unless the graph is a cell: states in, new states out, every gate used, sizes that fit."""
-    if tuple(label for label, _ in graph.outputs) != graph.states or not graph.states:
+    if not graph.is_cell or not graph.states:
         made = " ".join(label for label, _ in graph.outputs) or "nothing"
         raise CellError(f"{graph.name}: makes {made}, expected new values of: {' '.join(graph.states) or 'a state'}")
     for node in graph.nodes:

@@ -1,5 +1,7 @@
 """Seeing inside: a cell's equations, a layer's shapes, and the values of both at every step.
 
+compare                               two cells side by side: where they differ, whether they are one function
+lines, parts, filled                  a cell's equations in pieces, and with numbers in place
 shapes                                every parameter and tensor of a layer, with shape and size
 record                                what the gates of a model's layers are while it runs
 summary                               what was recorded, in a table
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatewise.inspect import plots
+    from gatewise.inspect.comparison import Comparison, compare
+    from gatewise.inspect.equations import Line, filled, lines, parts
     from gatewise.inspect.layer_shapes import Shapes, shapes
     from gatewise.inspect.measures import (
         gradient_norms,
@@ -27,13 +31,15 @@ if TYPE_CHECKING:
 # Names come when they are first used (PEP 562), as in gatewise itself. (A file named as its function would hide it.)
 _MEASURES = ("gradient_norms", "keepers", "saturation", "singular_values", "summary", "time_constants")
 _HOME = {
+    **dict.fromkeys(("Comparison", "compare"), "gatewise.inspect.comparison"),
+    **dict.fromkeys(("Line", "filled", "lines", "parts"), "gatewise.inspect.equations"),
     **dict.fromkeys(("Shapes", "shapes"), "gatewise.inspect.layer_shapes"),
     **dict.fromkeys(_MEASURES, "gatewise.inspect.measures"),
     **dict.fromkeys(("Recording", "record"), "gatewise.inspect.recording"),
 }
 __all__ = [
-    "Recording", "Shapes", "gradient_norms", "keepers", "plots", "record", "saturation", "shapes", "singular_values",
-    "summary", "time_constants",
+    "Comparison", "Line", "Recording", "Shapes", "compare", "filled", "gradient_norms", "keepers", "lines", "parts",
+    "plots", "record", "saturation", "shapes", "singular_values", "summary", "time_constants",
 ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """A cell by the name that the user gave: a built-in one, or one from a file of their own."""
 
+import difflib
 import runpy
 import traceback
 from pathlib import Path
@@ -13,7 +14,8 @@ def find_cell(name: str) -> "gatewise.Graph":
     """The cell of a name.
 
     Args:
-        name: a built-in cell such as `"gru"`, or `"FILE.py:NAME"`. The file is run, as by `python FILE.py`.
+        name: a built-in cell such as `"gru"`, in capitals or not, or `"FILE.py:NAME"`. The file is run, as by
+            `python FILE.py`.
 
     Raises:
         InputError: there is no such cell, or the file cannot be run; the text names file and line.
@@ -25,11 +27,13 @@ def find_cell(name: str) -> "gatewise.Graph":
     built_in = _graphs(vars(gatewise.cells))
     if name.endswith(".py"):
         raise InputError(f"{name} is a file: name the cell in it, {name}:NAME")
-    if name not in built_in:
+    if name.lower() not in built_in:
+        near = difflib.get_close_matches(name.lower(), built_in, n=1)
         raise InputError(
             f"there is no cell {name!r}: choose one of {', '.join(sorted(built_in))}, or FILE.py:NAME for your own"
+            + "".join(f"; did you mean {guess}?" for guess in near)
         )
-    return built_in[name]
+    return built_in[name.lower()]
 
 
 def _cell_of_file(file: Path, name: str) -> "gatewise.Graph":

@@ -173,7 +173,7 @@ def _begin(
     if not is_first_process():
         return fit_module(TextTrainee(model, data, settings), Run(out or "runs"), settings.fit, logger=logger)
     run = Run.create(out, TASK)
-    run.write(CELL, str(model.layer.cell))
+    run.write(CELL, model.layer.cell.text)
     run.write(VOCABULARY, json.dumps(data.vocabulary.tokens, ensure_ascii=False))
     _write_settings(run, data, settings)
     result = fit_module(TextTrainee(model, data, settings), run, settings.fit, logger=logger)

@@ -1,0 +1,74 @@
+"""Finding normalisations in a graph: (a - mean) / √(variance + eps), taken over one value or several together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gatewise.graph.graph import Graph
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is the same for values normalised in one way.
+
+    group: the nodes whose units share a mean and a variance; () for one node by itself. eps: added to the variance.
+    """
+
+    group: tuple[int, ...]
+    eps: float
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A node that is the normalised form of the node `value`."""
+
+    value: int
+    key: Key
+
+
+def normalised(cell: Graph) -> dict[int, Normal]:
+    """The nodes that are normalised values. One of whose intermediate values the code has given a name is left out."""
+    found: dict[int, Normal] = {}
+    if not any(node.op == "mean" for node in cell.nodes):
+        return found
+    named = {i for _, i in (*cell.names, *cell.outputs)}
+    for i, node in enumerate(cell.nodes):
+        if node.op == "div" and (normal := _normal(cell, i, named)):
+            found[i] = normal
+    return found
+
+
+def _normal(cell: Graph, i: int, named: set[int]) -> Normal | None:
+    nodes = cell.nodes
+    centred, deviation = nodes[i].args
+    if nodes[deviation].op != "sqrt" or nodes[nodes[deviation].args[0]].op != "add":
+        return None
+    variance, eps = nodes[nodes[deviation].args[0]].args
+    squares = _averaged(cell, variance)
+    if nodes[eps].op != "const" or any(nodes[s].op != "mul" or len(set(nodes[s].args)) > 1 for s in squares):
+        return None
+    differences = [nodes[s].args[0] for s in squares]
+    if centred not in differences or any(nodes[d].op != "sub" for d in differences):
+        return None
+    group, means = zip(*(nodes[d].args for d in differences), strict=True)
+    if len(set(means)) > 1 or sorted(_averaged(cell, means[0])) != sorted(group):
+        return None
+    if named & {deviation, nodes[deviation].args[0], variance, *squares, *differences, means[0]}:
+        return None
+    return Normal(nodes[centred].args[0], Key(tuple(sorted(group)) if len(group) > 1 else (), nodes[eps].params[0][1]))
+
+
+def _averaged(cell: Graph, i: int) -> list[int]:
+    """The nodes of whose units node i is the mean, all together; none, if it is no mean."""
+    nodes, share = cell.nodes, 1.0
+    if nodes[i].op == "mul" and nodes[nodes[i].args[1]].op == "const":
+        i, scale = nodes[i].args
+        share = nodes[scale].params[0][1]
+    terms = []
+    while nodes[i].op == "add":
+        i, last = nodes[i].args
+        terms.append(last)
+    terms.append(i)
+    if any(nodes[t].op != "mean" for t in terms) or abs(share * len(terms) - 1) > 1e-12:
+        return []
+    return [nodes[t].args[0] for t in terms]

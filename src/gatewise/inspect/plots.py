@@ -39,7 +39,8 @@ def gate_map(
     image = ax.imshow(grid.cpu().numpy(), aspect="auto", interpolation="nearest", **colours)
     if text is not None:
         _letters(ax, text)
-    ax.set(title=title, ylabel="unit")
+    ax.set_title(title, loc="left")
+    ax.set(ylabel="unit")
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
@@ -63,7 +64,7 @@ def traces(
     if text is not None:
         _letters(ax, text)
     ax.margins(x=0.01)
-    ax.set(title=title)
+    ax.set_title(title, loc="left")
     ax.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     ax.legend(frameon=False, ncols=len(values), loc="lower right", bbox_to_anchor=(1, 1))
     return ax
@@ -85,7 +86,8 @@ def saturations(gates: Mapping[str, Tensor], ax: Axes | None = None, *, title: s
     for (name, values), colour in zip(gates.items(), COLOURS, strict=False):
         low, high = saturation(values.detach())
         ax.scatter(low.cpu(), high.cpu(), s=14, alpha=0.6, color=colour, label=name, linewidths=0)
-    ax.set(title=title, xlabel="share of steps below 0.1", ylabel="share of steps above 0.9")
+    ax.set_title(title, loc="left")
+    ax.set(xlabel="share of steps below 0.1", ylabel="share of steps above 0.9")
     ax.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     ax.legend(frameon=False)
     return ax
@@ -98,11 +100,17 @@ def memories(constants: Mapping[str, Tensor], ax: Axes | None = None, *, title: 
         constants: name -> (H,), in steps, as `time_constants` gives them.
     """
     ax = _axes(ax, (5.0, 3.2))
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     for (name, values), colour in zip(constants.items(), COLOURS, strict=False):
         ordered = values.detach().cpu().float().sort().values
         share = (torch.arange(len(ordered)) + 0.5) / len(ordered)
         ax.plot(share * 100, ordered, color=colour, label=f"{name}, median {ordered.median():.2g}", linewidth=1.8)
-    ax.set(title=title, xlabel="units, %", ylabel="time constant, steps", yscale="log")
+    ax.set_title(title, loc="left")
+    ax.set(xlabel="units, %", ylabel="time constant, steps", yscale="log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     ax.legend(frameon=False)
     return ax
@@ -117,7 +125,8 @@ def gradients(norms: Mapping[str, Tensor], ax: Axes | None = None, *, title: str
     ax = _axes(ax, (6.0, 3.4))
     for (name, values), colour in zip(norms.items(), COLOURS * len(norms), strict=False):
         ax.plot(range(1 - len(values), 1), values.detach().cpu().float(), color=colour, label=name, linewidth=1.8)
-    ax.set(title=title, xlabel="steps before the last", ylabel="|∂ loss / ∂ state|", yscale="log")
+    ax.set_title(title, loc="left")
+    ax.set(xlabel="steps before the last", ylabel="|∂ loss / ∂ state|", yscale="log")
     ax.margins(x=0.01)
     ax.grid(axis="y", color="#e5e7eb", linewidth=0.8)
     ax.legend(frameon=False)
@@ -134,7 +143,8 @@ def spectra(values: Mapping[str, Tensor], ax: Axes | None = None, *, title: str 
     ax.axhline(1, color="#9ca3af", linewidth=1)
     for (name, s), colour in zip(values.items(), COLOURS, strict=False):
         ax.plot(range(1, len(s) + 1), s.detach().cpu().float(), color=colour, label=name, linewidth=1.8)
-    ax.set(title=title, xlabel="singular values, in order", ylabel="size")
+    ax.set_title(title, loc="left")
+    ax.set(xlabel="singular values, in order", ylabel="size")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
     return ax

@@ -154,7 +154,11 @@ const printing = {before: null};
 addEventListener("beforeprint", () => {
   printing.before ??= state.theme;
   if (state.theme === "dark") dress("light");
-  for (const side of sides) for (const view of side.views) view.repaint?.();  // now: a frame later it is printed
+  for (const side of sides) for (const view of side.views) {  // now, and not in the next frame, which comes too late
+    for (const renderer of view.computed_renderer_views ?? []) renderer.set_visuals?.();
+    view.request_repaint?.();
+    view.repaint?.();
+  }
   const hidden = Math.max(...sides.map((side) => $(".text", side.root).scrollHeight - $(".text", side.root).clientHeight));
   const {scrollHeight, clientWidth} = document.body;  // one sheet, A4 lying, where that can be read
   const zoom = Math.max(0.6, Math.min(1, 1040 / clientWidth, 690 / (scrollHeight + hidden)));

@@ -1,7 +1,7 @@
 """The explorer's page: what was recorded, as plain data, in; one HTML file that needs no network, out.
 
-The page's own code is explorer.html, explorer.css and explorer*.js beside this file. The drawing is Bokeh's, whose script is
-put into the page whole.
+The page's own code is in explorer.html, explorer.css and explorer*.js beside this file. The drawing is Bokeh's, whose
+script is put into the page whole.
 """
 
 from __future__ import annotations

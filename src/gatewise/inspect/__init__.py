@@ -1,0 +1,1 @@
+"""Seeing what a cell is and does."""

@@ -1,0 +1,253 @@
+"""Lines between placed blocks: orthogonal, each on a track of its own, with as few crossings and bends as can be.
+
+The grid of places gets tracks between its columns and rows. Lines run along tracks and through the middle of free
+cells; each takes the cheapest way, and then each in turn is taken up and laid again while that makes the whole cheaper.
+Two lines never share a stretch of a track and meet only where both go straight on.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gatewise.inspect.diagram.blocks import Block
+from gatewise.inspect.diagram.place import DOWN, LEFT, RIGHT, UP, Place, plan
+
+BENDS, CROSSES, BACKWARDS, FROM_ABOVE, BRANCHES = 5.0, 60.0, 25.0, 1.5, 1.0
+TO_TRACK, NEXT_TRACK = 4.0, 1.0  # lengths: from the middle of a cell to the track beside it, from track to track
+_TURN = (LEFT, DOWN, RIGHT, UP)  # the opposite direction
+_FLAT = (1 << RIGHT) | (1 << LEFT)
+_STEEP = (1 << UP) | (1 << DOWN)
+
+End = tuple[int, int]  # (block, which of its inputs)
+
+
+@dataclass(frozen=True)
+class Routes:
+    """cost: of all lines. tracks: in each channel. ways: for each line's end the vertices (x, y) of its way there."""
+
+    cost: float
+    tracks: int
+    ways: dict[End, list[Place]]
+    crossings: int
+
+
+def route(blocks: Sequence[Block], places: Sequence[Place], tracks: int = 3, rounds: int = 3) -> Routes:
+    """The lines; the channels get more tracks until all fit."""
+    while True:
+        router = _Router(blocks, places, tracks)
+        if router.lay(rounds):
+            return router.routes()
+        tracks += 2
+
+
+class _Router:
+    def __init__(self, blocks: Sequence[Block], places: Sequence[Place], tracks: int) -> None:
+        self.blocks, self.tracks = blocks, tracks
+        pitch = tracks + 1
+        columns, rows = (1 + max(p[k] for p in places) for k in (0, 1))
+        self.nx, self.ny = columns * pitch + tracks, rows * pitch + tracks
+        self.at = [(r * pitch + tracks) * self.nx + c * pitch + tracks for c, r in places]
+        self.block_at = {p: v for v, p in enumerate(self.at)}
+        first_x, last_x, first_y = tracks, (columns - 1) * pitch + tracks, tracks
+        self.lengths: list[list[float]] = [[0.0] * (self.nx * self.ny) for _ in range(4)]  # 0: no way
+        for y in range(first_y, self.ny):
+            for x in range(first_x, last_x + 1):
+                p = y * self.nx + x
+                if x < last_x and y > first_y:
+                    step = TO_TRACK if tracks in (x % pitch, (x + 1) % pitch) else NEXT_TRACK
+                    self.lengths[RIGHT][p] = self.lengths[LEFT][p + 1] = step
+                if y + 1 < self.ny and first_x < x < last_x:
+                    step = TO_TRACK if tracks in (y % pitch, (y + 1) % pitch) else NEXT_TRACK
+                    self.lengths[UP][p] = self.lengths[DOWN][p + self.nx] = step
+        self.deltas = (1, self.nx, -1, -self.nx)
+        self.used: list[dict[int, int]] = [{} for _ in range(self.nx * self.ny)]  # net -> directions, as bits
+        self.ways: dict[End, list[int]] = {}
+        self.ends: dict[int, list[End]] = {}
+        for v, block in enumerate(blocks):
+            for k, wire in enumerate(block.inputs):
+                self.ends.setdefault(wire.source, []).append((v, k))
+        self.fixed: set[End] = set()
+        for lane in plan(blocks).lanes:
+            for u, v in zip(lane, lane[1:], strict=False):
+                k = next(k for k, wire in enumerate(blocks[v].inputs) if wire.source == u)
+                self.fixed.add((v, k))
+
+    # --- laying ------------------------------------------------------------------------------------------
+
+    def lay(self, rounds: int) -> bool:
+        """Whether all lines could be laid."""
+        ends = [end for some in self.ends.values() for end in some]
+        for end in sorted(ends, key=lambda end: (end not in self.fixed, self._distance(end), end)):
+            if not self._lay(end):
+                return False
+        for _ in range(rounds):
+            changed = False
+            for net, all_ends in self.ends.items():
+                changed |= self._lay_again(net, [end for end in all_ends if end not in self.fixed])
+            for ends in self._neighbours():
+                changed |= self._lay_together(ends)
+            if not changed:
+                break
+        return True
+
+    def _neighbours(self) -> list[tuple[list[End], list[End]]]:
+        """Pairs of nets that cross."""
+        pairs = sorted({tuple(sorted(used)) for used in self.used if len(used) > 1})
+        free = {net: [end for end in ends if end not in self.fixed] for net, ends in self.ends.items()}
+        return [(free[pair[0]], free[pair[1]]) for pair in pairs]
+
+    def _distance(self, end: End) -> int:
+        a, b = self.at[self._net(end)], self.at[end[0]]
+        return abs(a % self.nx - b % self.nx) + abs(a // self.nx - b // self.nx)
+
+    def _net(self, end: End) -> int:
+        return self.blocks[end[0]].inputs[end[1]].source
+
+    def _lay_again(self, net: int, ends: list[End]) -> bool:
+        near = sorted(ends, key=lambda end: (self._distance(end), end))
+        orders = [near, near[::-1]] if len(near) > 1 else [near]
+        return self._better(ends, orders)
+
+    def _lay_together(self, pair: tuple[list[End], list[End]]) -> bool:
+        return self._better([*pair[0], *pair[1]], [[*pair[0], *pair[1]], [*pair[1], *pair[0]]])
+
+    def _better(self, ends: list[End], orders: Iterable[list[End]]) -> bool:
+        before = self.cost()
+        kept = {end: self.ways[end] for end in ends}
+        best, better = before, None
+        for order in orders:
+            for end in ends:
+                self._take_up(end)
+            if all(self._lay(end) for end in order) and self.cost() < best - 1e-6:
+                best, better = self.cost(), {end: self.ways[end] for end in order}
+            for end in ends:
+                self._take_up(end)
+            for end, way in kept.items():
+                self._put(end, way)
+        if better is None:
+            return False
+        for end in ends:
+            self._take_up(end)
+        for end, way in better.items():
+            self._put(end, way)
+        return True
+
+    def _put(self, end: End, way: list[int]) -> None:
+        self.ways[end] = way
+        self._mark(self._net(end), way)
+
+    def _mark(self, net: int, way: list[int]) -> None:
+        for p, q in zip(way, way[1:], strict=False):
+            d = self.deltas.index(q - p)
+            self.used[p][net] = self.used[p].get(net, 0) | 1 << d
+            self.used[q][net] = self.used[q].get(net, 0) | 1 << _TURN[d]
+
+    def _take_up(self, end: End) -> None:
+        way = self.ways.pop(end, None)
+        if way is None:
+            return
+        net = self._net(end)
+        for p in {p for other in (way, *self._ways_of(net)) for p in other}:
+            self.used[p].pop(net, None)
+        for other in self._ways_of(net):
+            self._mark(net, other)
+
+    def _ways_of(self, net: int) -> list[list[int]]:
+        return [self.ways[end] for end in self.ends[net] if end in self.ways]
+
+    # --- one line ----------------------------------------------------------------------------------------
+
+    def _lay(self, end: End) -> bool:
+        net, target = self._net(end), self.at[end[0]]
+        used, lengths, deltas = self.used, self.lengths, self.deltas
+        costs: dict[int, float] = {}
+        before: dict[int, int] = {}
+        queue: list[tuple[float, int]] = []
+        source = self.at[net]
+        tree = {p for way in self._ways_of(net) for p in way} | {source}
+
+        def offer(p: int, d: int, cost: float, last: int) -> None:
+            """The step from p in direction d, if it may be taken."""
+            length = lengths[d][p]
+            if not length:
+                return
+            q = p + deltas[d]
+            if q in tree:
+                return
+            there = used[q]
+            if q == target:
+                if d == LEFT and self.blocks[end[0]].kind == "join":
+                    return
+                if any(mask >> _TURN[d] & 1 for mask in there.values()):
+                    return
+                cost += BACKWARDS if d == LEFT else FROM_ABOVE if d == DOWN else 0.0
+            elif q in self.block_at:
+                return
+            else:
+                straight = _STEEP if d in (RIGHT, LEFT) else _FLAT
+                for mask in there.values():
+                    if mask != straight:
+                        return
+                    cost += CROSSES
+            cost += length
+            state = q * 4 + d
+            if cost < costs.get(state, math.inf) - 1e-9:
+                costs[state] = cost
+                before[state] = last
+                heapq.heappush(queue, (cost, state))
+
+        for p in sorted(tree):
+            if p != source and (len(used[p]) > 1 or p in self.block_at):
+                continue
+            mine = used[p].get(net, 0)
+            for d in range(4):
+                if p == source:
+                    if d != RIGHT and self.blocks[net].kind == "join":
+                        continue
+                    if any(mask >> d & 1 for mask in used[p].values()):
+                        continue
+                    offer(p, d, (BACKWARDS if d == LEFT else 0.0) + (BRANCHES if mine else 0.0), -1 - p)
+                elif not mine >> d & 1:
+                    offer(p, d, BRANCHES + (0.0 if mine >> _TURN[d] & 1 else BENDS), -1 - p)
+        while queue:
+            cost, state = heapq.heappop(queue)
+            if cost > costs[state]:
+                continue
+            p, d = state >> 2, state & 3
+            if p == target:
+                way = []
+                while state >= 0:
+                    way.append(state >> 2)
+                    state = before[state]
+                way.append(-1 - state)
+                self._put(end, way[::-1])
+                return True
+            for turn in (d,) if used[p] else (d, (d + 1) % 4, (d + 3) % 4):
+                offer(p, turn, cost + (BENDS if turn != d else 0.0), state)
+        return False
+
+    # --- what came of it -----------------------------------------------------------------------------------
+
+    def cost(self) -> float:
+        total = 0.0
+        for end, way in self.ways.items():
+            first = -1
+            for p, q in zip(way, way[1:], strict=False):
+                d = self.deltas.index(q - p)
+                total += self.lengths[d][p] + (BENDS if first not in (-1, d) else 0.0)
+                if first < 0:
+                    total += BACKWARDS if d == LEFT and p == self.at[self._net(end)] else 0.0
+                    total += BRANCHES + BENDS if p != self.at[self._net(end)] else 0.0
+                first = d
+            total += BACKWARDS if first == LEFT else FROM_ABOVE if first == DOWN else 0.0
+        return total + CROSSES * self.crossings()
+
+    def crossings(self) -> int:
+        return sum(1 for p, nets in enumerate(self.used) if len(nets) > 1 and p not in self.block_at)
+
+    def routes(self) -> Routes:
+        ways = {end: [(p % self.nx, p // self.nx) for p in way] for end, way in self.ways.items()}
+        return Routes(self.cost(), self.tracks, ways, self.crossings())

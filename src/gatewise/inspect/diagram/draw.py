@@ -22,7 +22,7 @@ _DARK = {
     "paper": "#111418", "frame": "#1b2027", "edge": "#39424d", "ink": "#e4e7eb", "gate": "#4a3713",
     "gate_edge": "#e0b252", "box": "#262d36", "box_edge": "#9aa5b1", "circle": "#262d36", "name": "#fdba74",
 }  # fmt: skip
-_WIDTH, _CORNER, _GAP, _ARROW, _DOT = 1.3, 6.0, 3.2, (7.0, 2.9), 2.3
+_WIDTH, _CORNER, _MERGE, _GAP, _ARROW, _DOT = 1.3, 6.0, 9.0, 3.2, (7.0, 2.9), 2.3
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "mathtext.fontset": "dejavuserif", "svg.fonttype": "none", "svg.hashsalt": "gatewise",
     "pdf.fonttype": 42, "path.simplify": False, "svg.id": None,
@@ -114,17 +114,17 @@ class _Pen:
                 for other, c, d in flat:
                     low, high = sorted((a[1], b[1]))
                     if other != net and min(c[0], d[0]) < a[0] < max(c[0], d[0]) and low < c[1] < high:
-                        self._stroke([(a[0], c[1] - 5), (a[0], c[1] + 5)], "frame", _WIDTH + 2 * _GAP, 2, False)
+                        self._stroke([(a[0], c[1] - 5), (a[0], c[1] + 5)], "frame", _WIDTH + 2 * _GAP, 2, 0.0)
         if joins and points[-1][0] == points[-2][0]:  # it runs into the line that goes on to the right
-            points.append((points[-1][0] + _CORNER, points[-1][1]))
-        self._stroke(points, "ink", _WIDTH, 3, True)
+            points.append((points[-1][0] + _MERGE, points[-1][1]))
+        self._stroke(points, "ink", _WIDTH, 3, _MERGE if joins else _CORNER)
 
-    def _stroke(self, points: list[Point], colour: str, width: float, z: int, rounded: bool) -> None:
+    def _stroke(self, points: list[Point], colour: str, width: float, z: int, radius: float) -> None:
         vertices, codes = [points[0]], [Path.MOVETO]
         for a, b, c in zip(points, points[1:], points[2:], strict=False):
-            near = [_towards(b, end, min(_CORNER, _length(b, end) / 2)) for end in (a, c)]
-            vertices += [near[0], b, near[1]] if rounded else [b]
-            codes += [Path.LINETO, Path.CURVE3, Path.CURVE3] if rounded else [Path.LINETO]
+            near = [_towards(b, end, min(radius, _length(b, end) / 2)) for end in (a, c)]
+            vertices += [near[0], b, near[1]]
+            codes += [Path.LINETO, Path.CURVE3, Path.CURVE3]
         path = Path([*vertices, points[-1]], [*codes, Path.LINETO])
         ink = self.colours[colour]
         self.axes.add_patch(PathPatch(path, fc="none", ec=ink, lw=width, zorder=z, capstyle="butt"))

@@ -89,7 +89,7 @@ def lay_out(blocks: Sequence[Block], measure: Measure) -> Layout:
 
 def _size(block: Block, measure: Measure) -> tuple[float, float]:
     if block.kind == "join":
-        return 1.0, 1.0
+        return 0.0, 0.0
     if block.kind == "circle":
         return 2 * RADIUS, 2 * RADIUS
     width, height = measure(block.label, TEXT)

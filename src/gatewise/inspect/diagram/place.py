@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from gatewise.inspect.diagram.blocks import Block
 
-STEPS, STARTS = 12000, 6
-BLOCKED, CROSSED, BENT, SHARED, SIDE, BACK, OFF_ROW = 7.0, 5.0, 1.3, 0.5, 6.0, 14.0, 2.5
+STEPS, STARTS = 400, 6  # steps for each block
+BLOCKED, CROSSED, BENT, SHARED, SIDE, BACK, OFF_ROW = 7.0, 5.0, 1.3, 0.5, 6.0, 14.0, 4.0
+ORDER = 0.05
 BUS, GATES = 1, 2  # rows; x_t has row 0
 _ROWS = 64  # more than there ever are: cells are numbered column * _ROWS + row
 RIGHT, UP, LEFT, DOWN = range(4)
@@ -54,14 +55,15 @@ def plan(blocks: Sequence[Block]) -> Plan:
     in_lane = {i for lane in lanes for i in lane}
     x = {i for i, b in enumerate(blocks) if b.state == "x"}
     joins = x | {i for i, b in enumerate(blocks) if b.kind == "join"}
-    gates = tuple(i for i, b in enumerate(blocks) if b.kind == "gate" and any(w.source in joins for w in b.inputs))
+    gates = [i for i, b in enumerate(blocks) if b.kind == "gate" and any(w.source in joins for w in b.inputs)]
+    gates.sort(key=lambda i: min(blocks[i].covers, default=0))
     order = sorted((u for u in range(len(blocks)) if sinks[u]), key=lambda u: (u not in in_lane, u))
     return Plan(
         tuple(blocks),
         tuple((u, tuple(sinks[u])) for u in order),
         tuple(lanes),
         tuple(lane_of),
-        gates,
+        tuple(gates),
         tuple(i for i, b in enumerate(blocks) if b.kind not in ("source", "result") or not b.state),
         frozenset(joins - x),
     )
@@ -86,7 +88,7 @@ def places(blocks: Sequence[Block], starts: int = STARTS, steps: int = STEPS) ->
     """(cost, the place of each block), one for each start of the search."""
     shape = plan(blocks)
     for seed in range(starts):
-        yield _Search(shape, random.Random(seed)).run(steps)
+        yield _Search(shape, random.Random(seed)).run(steps * len(blocks))
 
 
 class _Search:
@@ -307,6 +309,8 @@ class _Search:
                 sides[4 * v + enter] = -1
         for v in shape.gates:
             total += OFF_ROW * abs(row[v] - GATES)
+        for k, v in enumerate(shape.gates):  # else as the cell names them
+            total += ORDER * sum(col[u] > col[v] for u in shape.gates[:k])
         for v, block in enumerate(shape.blocks):
             if block.kind == "join":
                 total += 0.6 * abs(row[v] - BUS)

@@ -35,12 +35,12 @@ class Routes:
 
 
 def route(blocks: Sequence[Block], places: Sequence[Place], tracks: int = 3, rounds: int = 3) -> Routes:
-    """The lines; the channels get more tracks until all fit."""
-    while True:
-        router = _Router(blocks, places, tracks)
+    """The lines; the channels get more tracks until all fit. Raises RuntimeError if they never do."""
+    for more in range(0, 10, 2):
+        router = _Router(blocks, places, tracks + more)
         if router.lay(rounds):
             return router.routes()
-        tracks += 2
+    raise RuntimeError("the lines of the diagram find no way")
 
 
 class _Router:
@@ -80,9 +80,16 @@ class _Router:
     def lay(self, rounds: int) -> bool:
         """Whether all lines could be laid."""
         ends = [end for some in self.ends.values() for end in some]
-        for end in sorted(ends, key=lambda end: (end not in self.fixed, self._distance(end), end)):
-            if not self._lay(end):
-                return False
+        ends.sort(key=lambda end: (end not in self.fixed, self._distance(end), end))
+        for _ in range(6):
+            stuck = next((end for end in ends if not self._lay(end)), None)
+            if stuck is None:
+                break
+            for end in ends:
+                self._take_up(end)
+            ends.sort(key=lambda end: end != stuck)
+        else:
+            return False
         for _ in range(rounds):
             changed = False
             for net, all_ends in self.ends.items():
@@ -158,6 +165,15 @@ class _Router:
     def _ways_of(self, net: int) -> list[list[int]]:
         return [self.ways[end] for end in self.ends[net] if end in self.ways]
 
+    def _room(self, v: int, leaving: bool) -> bool:
+        """Whether block v keeps sides enough for the other lines if one more is taken, by a line out of it or into it."""
+        masks = self.used[self.at[v]]
+        taken = sum(mask.bit_count() for mask in masks.values())
+        to_come = sum((v, k) not in self.ways for k in range(len(self.blocks[v].inputs)))
+        if not leaving:
+            to_come += (v in self.ends and v not in masks) - 1
+        return taken + 1 + to_come <= 4
+
     # --- one line ----------------------------------------------------------------------------------------
 
     def _lay(self, end: End) -> bool:
@@ -199,12 +215,15 @@ class _Router:
                 before[state] = last
                 heapq.heappush(queue, (cost, state))
 
+        room = self._room(net, True)
         for p in sorted(tree):
             if p != source and (len(used[p]) > 1 or p in self.block_at):
                 continue
             mine = used[p].get(net, 0)
             for d in range(4):
                 if p == source:
+                    if not room and mine:
+                        break
                     if d != RIGHT and self.blocks[net].kind == "join":
                         continue
                     if any(mask >> d & 1 for mask in used[p].values()):

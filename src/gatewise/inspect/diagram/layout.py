@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gatewise.inspect.diagram.blocks import Block
-from gatewise.inspect.diagram.place import RIGHT, Place, places
-from gatewise.inspect.diagram.route import End, Routes, route
+from gatewise.inspect.diagram.place import Place, Search, searches
+from gatewise.inspect.diagram.route import NoWayError, Routes, route
 
 RADIUS, BOX_HEIGHT, BOX_WIDTH = 9.0, 24.0, 34.0
 SPACING, CHANNEL, APPROACH = 12.0, 20.0, 15.0  # of tracks; of a channel without any; from a block to the next track
 TEXT, NAME, MARK = 12.0, 11.0, 9.0  # font sizes
+
+TRIES, ALIGNED = 500, 8.0  # of single moves at the end; what being out of row costs, in the lines' lengths
 
 Point = tuple[float, float]
 Measure = Callable[[str, float], tuple[float, float]]
@@ -79,12 +82,33 @@ class Layout:
     height: float
 
 
-def lay_out(blocks: Sequence[Block], measure: Measure) -> Layout:
-    """The best drawing found. measure: (mathtext, font size) -> its width and height."""
-    found = sorted(places(blocks), key=lambda pair: pair[0])
-    tried = [(route(blocks, where), where, cost) for cost, where in found]
-    routes, where, _ = min(tried, key=lambda t: t[0].cost + 2 * t[2])
-    return _geometry(blocks, where, routes, measure)
+def lay_out(blocks: Sequence[Block], measure: Measure, effort: float = 1.0) -> Layout:
+    """The best drawing found.
+
+    Args:
+        blocks: of a cell.
+        measure: (mathtext, font size) -> its width and height.
+        effort: how much of the usual time is spent on finding it.
+    """
+
+    def tried(search: Search, where: list[Place], rounds: int) -> tuple[float, list[Place]]:
+        try:
+            return route(blocks, where, rounds=rounds).cost + ALIGNED * search.misalignment(), where
+        except NoWayError:
+            return math.inf, where
+
+    found = [(*tried(search, search.places(), 1), search) for search in searches(blocks, effort)]
+    found.sort(key=lambda some: some[0])
+    best, where = found[0][:2]
+    for cost, places, search in found[:2]:
+        for other in search.tries(round(TRIES * effort)):
+            new, _ = tried(search, other, 1)
+            if new < cost - 1e-6:
+                cost, places = new, other
+                search.keep()
+        if cost < best - 1e-6:
+            best, where = cost, places
+    return _geometry(blocks, where, route(blocks, where), measure)
 
 
 def _size(block: Block, measure: Measure) -> tuple[float, float]:
@@ -219,5 +243,3 @@ def _dots(lines: Sequence[Line]) -> tuple[Point, ...]:
                         ways[net, p] |= {(1, 0), (-1, 0)}
     return tuple(p for (_, p), steps in sorted(ways.items()) if len(steps) > 2)
 
-
-__all__ = ["RIGHT", "End", "Label", "Layout", "Line", "Rect", "Shape", "lay_out"]

@@ -12,12 +12,13 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gatewise.inspect.diagram.blocks import Block
 
-STEPS, STARTS = 400, 6  # steps for each block
-BLOCKED, CROSSED, BENT, SHARED, SIDE, BACK, OFF_ROW = 7.0, 5.0, 1.3, 0.5, 6.0, 14.0, 4.0
-ORDER = 0.05
+STEPS, STARTS = 400, 10  # steps for each block
+BLOCKED, CROSSED, BENT, SHARED, SIDE, BACK, OFF_ROW = 9.0, 8.0, 1.3, 0.5, 6.0, 14.0, 4.0
+OFF_BUS, ORDER, HEAT, WORSE = 0.6, 0.05, 4.0, 9.0
 BUS, GATES = 1, 2  # rows; x_t has row 0
 _ROWS = 64  # more than there ever are: cells are numbered column * _ROWS + row
 RIGHT, UP, LEFT, DOWN = range(4)
@@ -55,7 +56,9 @@ def plan(blocks: Sequence[Block]) -> Plan:
     in_lane = {i for lane in lanes for i in lane}
     x = {i for i, b in enumerate(blocks) if b.state == "x"}
     joins = x | {i for i, b in enumerate(blocks) if b.kind == "join"}
-    gates = [i for i, b in enumerate(blocks) if b.kind == "gate" and any(w.source in joins for w in b.inputs)]
+    gathered = {w.source for b in blocks if b.kind == "join" for w in b.inputs}  # normalised before they meet
+    gates = [i for i, b in enumerate(blocks) if b.kind == "gate" and i not in gathered]
+    gates = [i for i in gates if any(w.source in joins for w in blocks[i].inputs)]
     gates.sort(key=lambda i: min(blocks[i].covers, default=0))
     order = sorted((u for u in range(len(blocks)) if sinks[u]), key=lambda u: (u not in in_lane, u))
     return Plan(
@@ -84,16 +87,23 @@ def _lane(blocks: Sequence[Block], state: str, taken: set[int]) -> tuple[int, ..
     return ()
 
 
-def places(blocks: Sequence[Block], starts: int = STARTS, steps: int = STEPS) -> Iterator[tuple[float, list[Place]]]:
-    """(cost, the place of each block), one for each start of the search."""
+def searches(blocks: Sequence[Block], effort: float = 1.0) -> Iterator[Search]:
+    """A search that has ended, for each start; with its places, which differ."""
     shape = plan(blocks)
-    for seed in range(starts):
-        yield _Search(shape, random.Random(seed)).run(steps * len(blocks))
+    seen: set[tuple[Place, ...]] = set()
+    for seed in range(max(1, round(STARTS * effort))):
+        search = Search(shape, random.Random(seed))
+        search.run(max(60, round(STEPS * len(blocks) * effort)))
+        if tuple(search.places()) not in seen:
+            seen.add(tuple(search.places()))
+            yield search
 
 
-class _Search:
+class Search:
+    """Places of a cell's blocks that get better."""
+
     def __init__(self, shape: Plan, rng: random.Random) -> None:
-        self.plan, self.rng = shape, rng
+        self.plan, self.rng, self.kept = shape, rng, False
         blocks = shape.blocks
         depth = [0] * len(blocks)
         for v, block in enumerate(blocks):
@@ -139,26 +149,31 @@ class _Search:
         for v in self.results:
             self.col[v] = last
 
-    def run(self, steps: int) -> tuple[float, list[Place]]:
+    def run(self, steps: int) -> None:
+        """Simulated annealing; the best places that it came by are kept."""
         rng = self.rng
         cost = self.cost()
-        best, kept = cost, (self.col[:], self.row[:])
+        best, kept = cost, (self.col[:], self.row[:], self.lane_rows[:])
         for k in range(steps):
-            heat = 6.0 * (0.02 ** (k / steps))
+            heat = HEAT * (0.03 ** (k / steps))
             before = (self.col[:], self.row[:], self.lane_rows[:])
             if not self._move():
                 self.col, self.row, self.lane_rows = before
                 continue
             self._fix()
-            new = self.cost()
-            if new <= cost or rng.random() < math.exp((cost - new) / heat):
+            bound = cost - heat * math.log(1.0 - rng.random())
+            new = self.cost(bound)
+            if new <= bound:
                 cost = new
                 if cost < best - 1e-9:
-                    best, kept = cost, (self.col[:], self.row[:])
+                    best, kept = cost, (self.col[:], self.row[:], self.lane_rows[:])
             else:
                 self.col, self.row, self.lane_rows = before
-        self.col, self.row = kept
-        return best, compact(list(zip(self.col, self.row, strict=True)))
+        self.col, self.row, self.lane_rows = kept
+
+    def places(self) -> list[Place]:
+        """The place of each block, without empty columns and rows."""
+        return compact(list(zip(self.col, self.row, strict=True)))
 
     # --- moves ------------------------------------------------------------------------------------------
 
@@ -268,107 +283,122 @@ class _Search:
         self.lane_rows = [swapped.get(row, row) for row in self.lane_rows]
         return True
 
+    def tries(self, count: int) -> Iterator[list[Place]]:
+        """Places one move away from those that `keep` was last called after."""
+        kept = (self.col[:], self.row[:], self.lane_rows[:])
+        bound = self.cost() + WORSE
+        seen: set[tuple[Place, ...]] = set()
+        for _ in range(count):
+            if self.kept:
+                kept, self.kept = (self.col[:], self.row[:], self.lane_rows[:]), False
+                bound = self.cost() + WORSE
+            self.col, self.row, self.lane_rows = (some[:] for some in kept)
+            if not all(self._move() for _ in range(self.rng.choice((1, 1, 2)))):
+                continue
+            self._fix()
+            if self.cost(bound) <= bound:
+                found = self.places()
+                if tuple(found) not in seen:
+                    seen.add(tuple(found))
+                    yield found
+
+    def keep(self) -> None:
+        """The places that `tries` gave last are those to go on from."""
+        self.kept = True
+
     # --- cost --------------------------------------------------------------------------------------------
 
-    def cost(self) -> float:
-        """How the drawing would read, if each line went with at most one bend."""
+    def misalignment(self) -> float:
+        """How far gates are from one row and the cell's order, and joins from theirs."""
+        col, row, shape = self.col, self.row, self.plan
+        total = OFF_ROW * sum(abs(row[v] - GATES) for v in shape.gates)
+        total += OFF_BUS * sum(abs(row[v] - BUS) for v in shape.joins)
+        return total + ORDER * sum(col[u] > col[v] for k, v in enumerate(shape.gates) for u in shape.gates[:k])
+
+    def cost(self, bound: float = math.inf) -> float:
+        """How the drawing would read, if each line went with at most one bend; above the bound only that it is."""
         col, row, shape = self.col, self.row, self.plan
         occupied = {c * _ROWS + r for c, r in zip(col, row, strict=True)}
         if len(occupied) < len(col):
             return 1e9
-        total = 0.0
-        owner: dict[int, int] = {}  # unit edges; several nets count once more each
-        across: dict[int, list[int]] = {}
-        along: dict[int, list[int]] = {}
+        total = self.misalignment()
+        owned: set[int] = set()  # unit edges, and the cells that lines cross upwards and sideways
+        upright: set[int] = set()
+        level: set[int] = set()
         sides: dict[int, int] = {}  # block * 4 + side -> net
         for u, sinks in shape.nets:
-            cu, ru = col[u], row[u]
+            if total > bound:
+                return total
+            here = col[u] * _ROWS + row[u]
             mine: set[int] = set()
+            my_upright: set[int] = set()
+            my_level: set[int] = set()
             if len(sinks) > 1:
-                sinks = tuple(sorted(sinks, key=lambda v: abs(col[v] - cu) + abs(row[v] - ru)))
+                sinks = tuple(sorted(sinks, key=lambda v: abs(col[v] - col[u]) + abs(row[v] - row[u])))
             for v in sinks:
-                dx, dy = col[v] - cu, row[v] - ru
-                if dx < 0:
+                dx = col[v] - col[u]
+                if dx < 0 or (not dx and u in shape.joins):
                     total += BACK - 3.0 * dx
-                best, way = math.inf, None
-                for flat_first in (True, False) if dx and dy else (bool(dx),):
-                    found = self._way(u, v, flat_first, mine, occupied, owner, across, along, sides)
-                    if found[0] < best:
-                        best, way = found[0], found
-                assert way is not None
+                best, taken = math.inf, None
+                for way in _ways(here, col[v] * _ROWS + row[v]):
+                    new = way.edges - mine
+                    cost = len(new) + SHARED * len(new & owned) + way.cost + BLOCKED * len(way.inside & occupied)
+                    cost += CROSSED * (len(way.level & upright) + len(way.upright & level))
+                    if sides.get(4 * u + way.leave, u) != u:
+                        cost += SIDE
+                    if 4 * v + way.enter in sides:
+                        cost += SIDE
+                    if way.leave != RIGHT and u in shape.joins:
+                        cost += SIDE
+                    if cost < best:
+                        best, taken = cost, way
+                assert taken is not None
                 total += best
-                _, edges, flat, steep, leave, enter = way
-                for e in edges:
-                    owner.setdefault(e, u)
-                mine.update(edges)
-                for cell in flat:
-                    along.setdefault(cell, []).append(u)
-                for cell in steep:
-                    across.setdefault(cell, []).append(u)
-                sides.setdefault(4 * u + leave, u)
-                sides[4 * v + enter] = -1
-        for v in shape.gates:
-            total += OFF_ROW * abs(row[v] - GATES)
-        for k, v in enumerate(shape.gates):  # else as the cell names them
-            total += ORDER * sum(col[u] > col[v] for u in shape.gates[:k])
-        for v, block in enumerate(shape.blocks):
-            if block.kind == "join":
-                total += 0.6 * abs(row[v] - BUS)
+                mine |= taken.edges
+                my_level |= taken.level
+                my_upright |= taken.upright
+                sides.setdefault(4 * u + taken.leave, u)
+                sides[4 * v + taken.enter] = -1
+            owned |= mine
+            level |= my_level
+            upright |= my_upright
         return total
 
-    def _way(self, u, v, flat_first, mine, occupied, owner, across, along, sides):  # type: ignore[no-untyped-def]
-        cu, ru, cv, rv = self.col[u], self.row[u], self.col[v], self.row[v]
-        step_c = 1 if cv > cu else -1
-        step_r = 1 if rv > ru else -1
-        cost = 0.0
-        edges: list[int] = []
-        flat: list[int] = []
-        steep: list[int] = []
-        # The horizontal run lies in row h, the vertical one in column k.
-        h, k = (ru, cv) if flat_first else (rv, cu)
-        if cu != cv:
-            for c in range(cu, cv, step_c):
-                e = 2 * ((c if step_c > 0 else c - 1) * _ROWS + h)
-                if e not in mine:
-                    edges.append(e)
-                    cost += 1.0 + (SHARED if e in owner else 0.0)
-                cell = c * _ROWS + h
-                if c != cu:
-                    flat.append(cell)
-                    if cell in occupied:
-                        cost += BLOCKED
-                    for other in across.get(cell, ()):
-                        if other != u:
-                            cost += CROSSED
-        if ru != rv:
-            for r in range(ru, rv, step_r):
-                e = 2 * (k * _ROWS + (r if step_r > 0 else r - 1)) + 1
-                if e not in mine:
-                    edges.append(e)
-                    cost += 1.0 + (SHARED if e in owner else 0.0)
-                cell = k * _ROWS + r
-                if r != ru:
-                    steep.append(cell)
-                    if cell in occupied:
-                        cost += BLOCKED
-                    for other in along.get(cell, ()):
-                        if other != u:
-                            cost += CROSSED
-        if cu != cv and ru != rv:
-            cost += BENT
-            if k * _ROWS + h in occupied:
-                cost += BLOCKED
-        flat_out = cu != cv and (flat_first or ru == rv)
-        flat_in = cu != cv and (not flat_first or ru == rv)
-        leave = (RIGHT if step_c > 0 else LEFT) if flat_out else (UP if step_r > 0 else DOWN)
-        enter = (LEFT if step_c > 0 else RIGHT) if flat_in else (DOWN if step_r > 0 else UP)
-        if leave == LEFT or enter == RIGHT or (leave != RIGHT and u in self.plan.joins):
-            cost += SIDE
-        if sides.get(4 * u + leave, u) != u:
-            cost += SIDE
-        if 4 * v + enter in sides:
-            cost += SIDE
-        return cost, edges, flat, steep, leave, enter
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A line with at most one bend: its unit edges, the cells that it passes, the sides that it leaves and enters by."""
+
+    edges: frozenset[int]
+    level: frozenset[int]
+    upright: frozenset[int]
+    inside: frozenset[int]
+    leave: int
+    enter: int
+    cost: float
+
+
+@lru_cache(maxsize=1 << 16)
+def _ways(start: int, end: int) -> tuple[_Way, ...]:
+    """The ways from cell to cell: first along the row, and first along the column."""
+    (cu, ru), (cv, rv) = divmod(start, _ROWS), divmod(end, _ROWS)
+    flat, steep = cu != cv, ru != rv
+    ways = []
+    for flat_first in (True, False) if flat and steep else (flat,):
+        h, k = (ru, cv) if flat_first else (rv, cu)  # the row of the level stretch, the column of the upright one
+        left, right, low, high = min(cu, cv), max(cu, cv), min(ru, rv), max(ru, rv)
+        edges = {2 * (c * _ROWS + h) for c in range(left, right)}
+        edges |= {2 * (k * _ROWS + r) + 1 for r in range(low, high)}
+        level = {c * _ROWS + h for c in range(left + 1, right)}
+        upright = {k * _ROWS + r for r in range(low + 1, high)}
+        bend = {k * _ROWS + h} if flat and steep else set()
+        sideways, updown = (RIGHT, LEFT) if cv > cu else (LEFT, RIGHT), (UP, DOWN) if rv > ru else (DOWN, UP)
+        leave = sideways[0] if flat and (flat_first or not steep) else updown[0]
+        enter = sideways[1] if flat and (not flat_first or not steep) else updown[1]
+        cost = (BENT if bend else 0.0) + (SIDE if leave == LEFT or enter == RIGHT else 0.0)
+        inside = frozenset(level | upright | bend)
+        ways.append(_Way(frozenset(edges), frozenset(level), frozenset(upright), inside, leave, enter, cost))
+    return tuple(ways)
 
 
 def compact(found: Sequence[Place]) -> list[Place]:

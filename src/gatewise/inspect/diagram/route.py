@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gatewise.inspect.diagram.blocks import Block
 from gatewise.inspect.diagram.place import DOWN, LEFT, RIGHT, UP, Place, plan
 
-BENDS, CROSSES, BACKWARDS, FROM_ABOVE, BRANCHES = 5.0, 60.0, 25.0, 1.5, 1.0
+BENDS, CROSSES, BACKWARDS, FROM_ABOVE, BRANCHES = 12.0, 90.0, 40.0, 1.5, 1.0
 TO_TRACK, NEXT_TRACK = 4.0, 1.0  # lengths: from the middle of a cell to the track beside it, from track to track
 _TURN = (LEFT, DOWN, RIGHT, UP)  # the opposite direction
 _FLAT = (1 << RIGHT) | (1 << LEFT)
@@ -34,13 +34,17 @@ class Routes:
     crossings: int
 
 
-def route(blocks: Sequence[Block], places: Sequence[Place], tracks: int = 3, rounds: int = 3) -> Routes:
-    """The lines; the channels get more tracks until all fit. Raises RuntimeError if they never do."""
+class NoWayError(RuntimeError):
+    """Lines between blocks that lie so cannot all be laid."""
+
+
+def route(blocks: Sequence[Block], places: Sequence[Place], tracks: int = 2, rounds: int = 3) -> Routes:
+    """The lines; the channels get more tracks until all fit. Raises NoWayError if they never do."""
     for more in range(0, 10, 2):
         router = _Router(blocks, places, tracks + more)
         if router.lay(rounds):
             return router.routes()
-    raise RuntimeError("the lines of the diagram find no way")
+    raise NoWayError("the lines of the diagram find no way")
 
 
 class _Router:
@@ -62,7 +66,11 @@ class _Router:
                 if y + 1 < self.ny and first_x < x < last_x:
                     step = TO_TRACK if tracks in (y % pitch, (y + 1) % pitch) else NEXT_TRACK
                     self.lengths[UP][p] = self.lengths[DOWN][p + self.nx] = step
+        self.along = [0.0]  # where the k-th track or middle lies, in lengths
+        for k in range(max(self.nx, self.ny)):
+            self.along.append(self.along[-1] + (TO_TRACK if tracks in (k % pitch, (k + 1) % pitch) else NEXT_TRACK))
         self.deltas = (1, self.nx, -1, -self.nx)
+        self.steps = dict(zip(self.deltas, self.lengths, strict=True))
         self.used: list[dict[int, int]] = [{} for _ in range(self.nx * self.ny)]  # net -> directions, as bits
         self.ways: dict[End, list[int]] = {}
         self.ends: dict[int, list[End]] = {}
@@ -87,7 +95,7 @@ class _Router:
                 break
             for end in ends:
                 self._take_up(end)
-            ends.sort(key=lambda end: end != stuck)
+            ends.sort(key=lambda end: (end not in self.fixed, end != stuck))
         else:
             return False
         for _ in range(rounds):
@@ -122,14 +130,14 @@ class _Router:
         return self._better([*pair[0], *pair[1]], [[*pair[0], *pair[1]], [*pair[1], *pair[0]]])
 
     def _better(self, ends: list[End], orders: Iterable[list[End]]) -> bool:
-        before = self.cost()
+        before = self.cost(ends)
         kept = {end: self.ways[end] for end in ends}
         best, better = before, None
         for order in orders:
             for end in ends:
                 self._take_up(end)
-            if all(self._lay(end) for end in order) and self.cost() < best - 1e-6:
-                best, better = self.cost(), {end: self.ways[end] for end in order}
+            if all(self._lay(end) for end in order) and (cost := self.cost(ends)) < best - 1e-6:
+                best, better = cost, {end: self.ways[end] for end in order}
             for end in ends:
                 self._take_up(end)
             for end, way in kept.items():
@@ -181,8 +189,9 @@ class _Router:
         used, lengths, deltas = self.used, self.lengths, self.deltas
         costs: dict[int, float] = {}
         before: dict[int, int] = {}
-        queue: list[tuple[float, int]] = []
+        queue: list[tuple[float, float, int]] = []  # (with the length that is left at least, so far, state)
         source = self.at[net]
+        goal_x, goal_y = self.along[target % self.nx], self.along[target // self.nx]
         tree = {p for way in self._ways_of(net) for p in way} | {source}
 
         def offer(p: int, d: int, cost: float, last: int) -> None:
@@ -213,7 +222,8 @@ class _Router:
             if cost < costs.get(state, math.inf) - 1e-9:
                 costs[state] = cost
                 before[state] = last
-                heapq.heappush(queue, (cost, state))
+                to_go = abs(self.along[q % self.nx] - goal_x) + abs(self.along[q // self.nx] - goal_y)
+                heapq.heappush(queue, (cost + to_go, cost, state))
 
         room = self._room(net, True)
         for p in sorted(tree):
@@ -232,7 +242,7 @@ class _Router:
                 elif not mine >> d & 1:
                     offer(p, d, BRANCHES + (0.0 if mine >> _TURN[d] & 1 else BENDS), -1 - p)
         while queue:
-            cost, state = heapq.heappop(queue)
+            _, cost, state = heapq.heappop(queue)
             if cost > costs[state]:
                 continue
             p, d = state >> 2, state & 3
@@ -250,19 +260,18 @@ class _Router:
 
     # --- what came of it -----------------------------------------------------------------------------------
 
-    def cost(self) -> float:
-        total = 0.0
-        for end, way in self.ways.items():
-            first = -1
-            for p, q in zip(way, way[1:], strict=False):
-                d = self.deltas.index(q - p)
-                total += self.lengths[d][p] + (BENDS if first not in (-1, d) else 0.0)
-                if first < 0:
-                    total += BACKWARDS if d == LEFT and p == self.at[self._net(end)] else 0.0
-                    total += BRANCHES + BENDS if p != self.at[self._net(end)] else 0.0
-                first = d
-            total += BACKWARDS if first == LEFT else FROM_ABOVE if first == DOWN else 0.0
-        return total + CROSSES * self.crossings()
+    def cost(self, ends: Iterable[End] | None = None) -> float:
+        """Of these lines, or of all, with each crossing counted once."""
+        total, vertices = 0.0, set()
+        for end in self.ways if ends is None else ends:
+            way, source = self.ways[end], self.at[self._net(end)]
+            vertices.update(way)
+            steps = [q - p for p, q in zip(way, way[1:], strict=False)]
+            total += sum(self.steps[d][p] for d, p in zip(steps, way, strict=False))
+            total += BENDS * sum(a != b for a, b in zip(steps, steps[1:], strict=False))
+            total += BRANCHES + BENDS if way[0] != source else BACKWARDS if steps[0] == -1 else 0.0
+            total += BACKWARDS if steps[-1] == -1 else FROM_ABOVE if steps[-1] == -self.nx else 0.0
+        return total + CROSSES * sum(1 for p in vertices if len(self.used[p]) > 1 and p not in self.block_at)
 
     def crossings(self) -> int:
         return sum(1 for p, nets in enumerate(self.used) if len(nets) > 1 and p not in self.block_at)

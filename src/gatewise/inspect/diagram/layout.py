@@ -14,7 +14,7 @@ RADIUS, BOX_HEIGHT, BOX_WIDTH = 9.0, 24.0, 34.0
 SPACING, CHANNEL, APPROACH = 12.0, 20.0, 15.0  # of tracks; of a channel without any; from a block to the next track
 TEXT, NAME, MARK = 12.0, 11.0, 9.0  # font sizes
 
-TRIES, ALIGNED = 500, 8.0  # of single moves at the end; what being out of row costs, in the lines' lengths
+TRIES, ALIGNED = 500, 9.0  # of single moves at the end; what being out of row costs, in the lines' lengths
 
 Point = tuple[float, float]
 Measure = Callable[[str, float], tuple[float, float]]

@@ -336,13 +336,15 @@ class Search:
             if len(sinks) > 1:
                 sinks = tuple(sorted(sinks, key=lambda v: abs(col[v] - col[u]) + abs(row[v] - row[u])))
             for v in sinks:
+                same_lane = shape.lane_of[u] >= 0 and shape.lane_of[u] == shape.lane_of[v]
+                blocked = 4 * BLOCKED if same_lane else BLOCKED
                 dx = col[v] - col[u]
                 if dx < 0 or (not dx and u in shape.joins):
                     total += BACK - 3.0 * dx
                 best, taken = math.inf, None
                 for way in _ways(here, col[v] * _ROWS + row[v]):
                     new = way.edges - mine
-                    cost = len(new) + SHARED * len(new & owned) + way.cost + BLOCKED * len(way.inside & occupied)
+                    cost = len(new) + SHARED * len(new & owned) + way.cost + blocked * len(way.inside & occupied)
                     cost += CROSSED * (len(way.level & upright) + len(way.upright & level))
                     if sides.get(4 * u + way.leave, u) != u:
                         cost += SIDE

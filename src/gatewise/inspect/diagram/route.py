@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gatewise.inspect.diagram.blocks import Block
 from gatewise.inspect.diagram.place import DOWN, LEFT, RIGHT, UP, Place, plan
 
-BENDS, CROSSES, BACKWARDS, FROM_ABOVE, BRANCHES = 12.0, 90.0, 40.0, 1.5, 1.0
+BENDS, CROSSES, BACKWARDS, FROM_ABOVE, BRANCHES = 18.0, 110.0, 40.0, 1.5, 1.0
 TO_TRACK, NEXT_TRACK = 4.0, 1.0  # lengths: from the middle of a cell to the track beside it, from track to track
 _TURN = (LEFT, DOWN, RIGHT, UP)  # the opposite direction
 _FLAT = (1 << RIGHT) | (1 << LEFT)
@@ -268,7 +268,8 @@ class _Router:
             vertices.update(way)
             steps = [q - p for p, q in zip(way, way[1:], strict=False)]
             total += sum(self.steps[d][p] for d, p in zip(steps, way, strict=False))
-            total += BENDS * sum(a != b for a, b in zip(steps, steps[1:], strict=False))
+            bent = BENDS * (4 if end in self.fixed else 1)
+            total += bent * sum(a != b for a, b in zip(steps, steps[1:], strict=False))
             total += BRANCHES + BENDS if way[0] != source else BACKWARDS if steps[0] == -1 else 0.0
             total += BACKWARDS if steps[-1] == -1 else FROM_ABOVE if steps[-1] == -self.nx else 0.0
         return total + CROSSES * sum(1 for p in vertices if len(self.used[p]) > 1 and p not in self.block_at)

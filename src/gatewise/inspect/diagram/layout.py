@@ -125,11 +125,13 @@ def _size(block: Block, measure: Measure) -> tuple[float, float]:
 def _geometry(blocks: Sequence[Block], where: Sequence[Place], routes: Routes, measure: Measure) -> Layout:
     sizes = [_size(block, measure) for block in blocks]
     names = [measure(block.name, NAME) if block.name else (0.0, 0.0) for block in blocks]
+    marks = [max((measure(f"${w.mark}$", MARK)[0] - 7 for w in b.inputs if w.mark), default=0.0) for b in blocks]
+    marks = [max(mark, 0.0) for mark in marks]
     pitch, tracks = routes.tracks + 1, routes.tracks
     ways = {end: _corners(way) for end, way in routes.ways.items()}
     xs = _coordinates(
         [c for c, _ in where],
-        [w / 2 for w, _ in sizes],
+        [w / 2 + mark for (w, _), mark in zip(sizes, marks, strict=True)],
         [max(w / 2, 4.5 + name[0]) for (w, _), name in zip(sizes, names, strict=True)],
         {a[0] for way in ways.values() for a, b in zip(way, way[1:], strict=False) if a[0] == b[0]},
         pitch,

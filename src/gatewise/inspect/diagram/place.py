@@ -124,24 +124,19 @@ class Search:
         for k, lane in enumerate(shape.lanes):
             for v in lane:
                 self.row[v] = self.lane_rows[k]
-        results = [v for v, block in enumerate(blocks) if block.kind == "result"]
+        self.results = [v for v, block in enumerate(blocks) if block.kind == "result"]
+        sources = [v for v, b in enumerate(blocks) if b.kind == "source" and b.state not in ("", "x")]
+        for ends in (sources, self.results):
+            rows = (r for r in range(BUS, _ROWS) if r not in self.lane_rows)
+            for v in ends:
+                if shape.lane_of[v] < 0:
+                    self.row[v] = next(rows)
         for v in range(len(blocks)):
-            if v in results:
-                continue
-            free = 0
-            while (self.col[v], self.row[v]) in used:
-                free += 1
-                if blocks[v].kind == "source" and blocks[v].state not in ("", "x"):
-                    self.row[v] = (self.row[v] + 1) % (self.top + 1)
-                else:
+            if v not in self.results:
+                while (self.col[v], self.row[v]) in used:
                     self.col[v] += 1
-            used.add((self.col[v], self.row[v]))
-        self.results = results
-        for k, v in enumerate(results):
-            if shape.lane_of[v] < 0:
-                self.row[v] = BUS + k
+                used.add((self.col[v], self.row[v]))
         self._fix()
-        self.lane_set = [set(lane) for lane in shape.lanes]
 
     def _fix(self) -> None:
         """Results stand in one column at the right end, each in a row of its own."""

@@ -16,6 +16,7 @@ from gatewise.inspect.diagram.blocks import Block
 from gatewise.inspect.diagram.place import DOWN, LEFT, RIGHT, UP, Place, plan
 
 BENDS, CROSSES, BACKWARDS, FROM_ABOVE, BRANCHES = 18.0, 110.0, 40.0, 1.5, 1.0
+PAIRS = 20  # of nets that cross, laid anew together in a round
 TO_TRACK, NEXT_TRACK = 4.0, 1.0  # lengths: from the middle of a cell to the track beside it, from track to track
 _TURN = (LEFT, DOWN, RIGHT, UP)  # the opposite direction
 _FLAT = (1 << RIGHT) | (1 << LEFT)
@@ -102,7 +103,7 @@ class _Router:
             changed = False
             for net, all_ends in self.ends.items():
                 changed |= self._lay_again(net, [end for end in all_ends if end not in self.fixed])
-            for ends in self._neighbours():
+            for ends in self._neighbours()[:PAIRS]:
                 changed |= self._lay_together(ends)
             if not changed:
                 break
@@ -200,7 +201,7 @@ class _Router:
             if not length:
                 return
             q = p + deltas[d]
-            if q in tree:
+            if q in tree and q != target:
                 return
             there = used[q]
             if q == target:

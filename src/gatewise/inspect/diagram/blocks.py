@@ -274,9 +274,7 @@ class _Blocks:
             kind = "circle" if label == "1{-}" else "box"
             return Block(kind, f"${label}$", (Wire(self.value(drawn[0])),), tuple(covers))
         kind, label, marks = ordered(node.op, leaves)
-        wires = [
-            Wire(self.value(a), mark) for a, mark, leaf in zip(node.args, marks, leaves, strict=True) if not leaf
-        ]
+        wires = [Wire(self.value(a), mark) for a, mark, leaf in zip(node.args, marks, leaves, strict=True) if not leaf]
         return Block(kind, label, tuple(wires), tuple(covers))
 
     def norm(self, norm: Norm) -> int:

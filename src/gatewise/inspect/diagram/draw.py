@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from functools import lru_cache
+from itertools import pairwise
 from typing import IO, Any
 
 import matplotlib
@@ -23,9 +25,9 @@ _DARK = {
     "gate_edge": "#e0b252", "box": "#262d36", "box_edge": "#9aa5b1", "circle": "#262d36", "name": "#fdba74",
 }  # fmt: skip
 _WIDTH, _CORNER, _MERGE, _GAP, _ARROW, _DOT = 1.3, 6.0, 9.0, 3.2, (7.0, 2.9), 2.3
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans", "mathtext.fontset": "dejavuserif", "svg.fonttype": "none", "svg.hashsalt": "gatewise",
-    "pdf.fonttype": 42, "path.simplify": False, "svg.id": None,
+    "pdf.fonttype": 42, "path.simplify": False,
 }  # fmt: skip
 _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 
@@ -34,21 +36,24 @@ _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf":
 def measure(text: str, size: float) -> tuple[float, float]:
     """A text's width and height in points."""
     with matplotlib.rc_context(_STYLE):
-        width, height, _ = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), "TeX" if 0 else text.count("$") == 2)
+        width, height, _ = TextToPath().get_text_width_height_descent(text, FontProperties(size=size), True)
     return float(width), float(height)
 
 
 def draw(layout: Layout, file: IO[bytes], kind: str, dark: bool, dpi: float) -> None:
     """Write the picture, the same bytes each time."""
     colours = _DARK if dark else _LIGHT
-    style = {k: v for k, v in _STYLE.items() if k in matplotlib.rcParams}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(layout.width / 72, layout.height / 72), facecolor=colours["paper"])
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, layout.width), ylim=(0, layout.height))
         axes.set_axis_off()
         _Pen(axes, colours).draw(layout)
-        figure.savefig(file, format=kind, dpi=dpi, metadata=_METADATA[kind])
+        made = io.BytesIO()
+        figure.savefig(made, format=kind, dpi=dpi, metadata=_METADATA[kind])
+    # Where DejaVu is not installed another font with serifs is to take its place.
+    serif = b"font-family: 'DejaVu Serif'"
+    file.write(made.getvalue().replace(serif, serif + b", serif") if kind == "svg" else made.getvalue())
 
 
 class _Pen:
@@ -106,8 +111,8 @@ class _Pen:
             (x, y), (px, py) = points[-1], points[-2]
             dx, dy = (px > x) - (px < x), (py > y) - (py < y)
             points[-1] = (x + dx * _ARROW[0] * 0.7, y + dy * _ARROW[0] * 0.7)
-            a, b = (x + dx * _ARROW[0], y + dy * _ARROW[0]), _ARROW[1]
-            tip = [(x, y), (a[0] + dy * b, a[1] + dx * b), (a[0] - dy * b, a[1] - dx * b)]
+            ax, ay, half = x + dx * _ARROW[0], y + dy * _ARROW[0], _ARROW[1]
+            tip = [(x, y), (ax + dy * half, ay + dx * half), (ax - dy * half, ay - dx * half)]
             self.axes.add_patch(Polygon(tip, closed=True, color=self.colours["ink"], lw=0, zorder=4))
         for net, a, b in _stretches(line):
             if a[0] == b[0]:
@@ -131,7 +136,7 @@ class _Pen:
 
 
 def _stretches(line: Line) -> list[tuple[int, Point, Point]]:
-    return [(line.source, a, b) for a, b in zip(line.points, line.points[1:], strict=False)]
+    return [(line.source, a, b) for a, b in pairwise(line.points)]
 
 
 def _length(a: Point, b: Point) -> float:

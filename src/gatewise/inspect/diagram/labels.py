@@ -9,11 +9,38 @@ from collections.abc import Sequence
 from gatewise.graph.graph import Node
 from gatewise.graph.ops import OPS
 
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
-)
-_FUNCTIONS = {"sigmoid": "\\sigma", "relu": "ReLU", "sqrt": "\\sqrt{\\ \\cdot\\ }", "abs": "|\\,\\cdot\\,|",
-              "elu": "ELU", "leaky_relu": "leaky\\ ReLU", "hardsigmoid": "hard\\ \\sigma", "clip_grad": "clip\\ \\nabla"}  # fmt: skip
+_GREEK = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "rho",
+    "sigma",
+    "tau",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+]
+_FUNCTIONS = {
+    "sigmoid": "\\sigma",
+    "relu": "ReLU",
+    "sqrt": "\\sqrt{\\ \\cdot\\ }",
+    "abs": "|\\,\\cdot\\,|",
+    "elu": "ELU",
+    "leaky_relu": "leaky\\ ReLU",
+    "hardsigmoid": "hard\\ \\sigma",
+    "clip_grad": "clip\\ \\nabla",
+}
 _COMPARISONS = {"lt": "<", "le": "\\leq", "gt": ">", "ge": "\\geq"}
 
 
@@ -89,7 +116,9 @@ def ordered(op: str, leaves: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
     if op in ("sub", "div"):
         return "circle", "+" if op == "sub" else "·", ("", "-" if op == "sub" else "\\div")
     if op == "where":
-        words = [f"\\mathrm{{{word}}}\\ {leaf}" for word, leaf in zip(("then", "else"), leaves[1:], strict=True) if leaf]
+        words = [
+            f"\\mathrm{{{word}}}\\ {leaf}" for word, leaf in zip(("then", "else"), leaves[1:], strict=True) if leaf
+        ]
         label = ",\\ ".join(words) if words else "\\mathrm{where}"
         return "box", f"${label}$", ("\\mathrm{if}", "\\mathrm{then}", "\\mathrm{else}")
     if op in _COMPARISONS:

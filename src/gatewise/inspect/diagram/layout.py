@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gatewise.inspect.diagram.blocks import Block
-from gatewise.inspect.diagram.place import Place, Search, searches
+from gatewise.inspect.diagram.place import Search, searches
+from gatewise.inspect.diagram.plan import Place
 from gatewise.inspect.diagram.route import NoWayError, Routes, route
 
 RADIUS, BOX_HEIGHT, BOX_WIDTH = 9.0, 24.0, 34.0
@@ -133,14 +135,14 @@ def _geometry(blocks: Sequence[Block], where: Sequence[Place], routes: Routes, m
         [c for c, _ in where],
         [w / 2 + mark for (w, _), mark in zip(sizes, marks, strict=True)],
         [max(w / 2, 4.5 + name[0]) for (w, _), name in zip(sizes, names, strict=True)],
-        {a[0] for way in ways.values() for a, b in zip(way, way[1:], strict=False) if a[0] == b[0]},
+        {a[0] for way in ways.values() for a, b in pairwise(way) if a[0] == b[0]},
         pitch,
     )
     ys = _coordinates(
         [r for _, r in where],
         [h / 2 for _, h in sizes],
         [h / 2 + (name[1] + 2 if name[1] else 0) for (_, h), name in zip(sizes, names, strict=True)],
-        {a[1] for way in ways.values() for a, b in zip(way, way[1:], strict=False) if a[1] == b[1]},
+        {a[1] for way in ways.values() for a, b in pairwise(way) if a[1] == b[1]},
         pitch,
     )
     shapes = tuple(
@@ -231,17 +233,16 @@ def _dots(lines: Sequence[Line]) -> tuple[Point, ...]:
     """Where a line branches: points from which a net goes on in two directions or more."""
     ways: dict[tuple[int, Point], set[tuple[int, int]]] = {}
     for line in lines:
-        for a, b in zip(line.points, line.points[1:], strict=False):
+        for a, b in pairwise(line.points):
             for p, q in ((a, b), (b, a)):
                 step = ((q[0] > p[0]) - (q[0] < p[0]), (q[1] > p[1]) - (q[1] < p[1]))
                 ways.setdefault((line.source, p), set()).add(step)
     for line in lines:  # a branch from the middle of another's straight stretch
         for net, p in list(ways):
             if net == line.source:
-                for a, b in zip(line.points, line.points[1:], strict=False):
+                for a, b in pairwise(line.points):
                     if a[0] == b[0] == p[0] and min(a[1], b[1]) < p[1] < max(a[1], b[1]):
                         ways[net, p] |= {(0, 1), (0, -1)}
                     if a[1] == b[1] == p[1] and min(a[0], b[0]) < p[0] < max(a[0], b[0]):
                         ways[net, p] |= {(1, 0), (-1, 0)}
     return tuple(p for (_, p), steps in sorted(ways.items()) if len(steps) > 2)
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from gatewise.inspect.diagram.layout import Layout, Line, Point, Rect
 
@@ -11,10 +11,7 @@ Stretch = tuple[int, Point, Point]  # of a net: (source, from, to)
 
 def stretches(lines: tuple[Line, ...]) -> list[Stretch]:
     """The straight pieces of all lines, those that two lines of a net share once."""
-    found = {
-        (line.source, *sorted((a, b))) for line in lines for a, b in zip(line.points, line.points[1:], strict=False)
-    }
-    return sorted(found)
+    return sorted({(line.source, min(a, b), max(a, b)) for line in lines for a, b in pairwise(line.points)})
 
 
 def crossings(layout: Layout) -> int:
@@ -29,39 +26,38 @@ def crossings(layout: Layout) -> int:
 
 
 def touches(layout: Layout) -> int:
-    """Pairs of nets that meet in another way than by crossing: along a stretch, at an end or at a bend."""
-    shared = 0
+    """Pairs of stretches of two nets that meet in another way than by crossing or, at its centre, in a join."""
+    joins = [shape.centre for shape in layout.shapes if shape.block.kind == "join"]
+    found = 0
     for (net, a, b), (other, c, d) in combinations(stretches(layout.lines), 2):
         if net == other or not _meet(Rect(*a, *b), Rect(*c, *d), 0.5):
             continue
-        crossed = (a[0] == b[0]) != (c[0] == d[0]) and not any(
-            _near(p, q) for p in (a, b) for q in (_corner(a, b, c, d),)
-        )
-        crossed = crossed and not any(_near(p, _corner(a, b, c, d)) for p in (c, d))
-        joined = {net, other} & _joined(layout, net, other)
-        shared += not crossed and not joined
-    return shared
-
-
-def _corner(a: Point, b: Point, c: Point, d: Point) -> Point:
-    return (a[0], c[1]) if a[0] == b[0] else (c[0], a[1])
+        crossed = (a[0] == b[0]) != (c[0] == d[0])
+        if crossed:
+            corner = (a[0], c[1]) if a[0] == b[0] else (c[0], a[1])
+            crossed = not any(_near(corner, p) for p in (a, b, c, d))
+        ends = [p for p in (a, b) for q in (c, d) if _near(p, q)]
+        runs_in = any(_near(p, centre) for p in ends for centre in joins) and not _overlap(a, b, c, d)
+        found += not crossed and not runs_in
+    return found
 
 
 def _near(p: Point, q: Point) -> bool:
     return abs(p[0] - q[0]) + abs(p[1] - q[1]) < 0.5
 
 
-def _joined(layout: Layout, net: int, other: int) -> set[int]:
-    """The nets that run into each other at a join, if these two do."""
-    groups = [{v, *(w.source for w in s.block.inputs)} for v, s in enumerate(layout.shapes) if s.block.kind == "join"]
-    return next((group for group in groups if {net, other} <= group), set())
+def _overlap(a: Point, b: Point, c: Point, d: Point) -> bool:
+    """Whether two stretches share more than a point."""
+    width = min(b[0], d[0]) - max(a[0], c[0])
+    height = min(b[1], d[1]) - max(a[1], c[1])
+    return max(width, height) > 0.5
 
 
 def lines_through_shapes(layout: Layout) -> int:
     """Lines that go over a shape which is not their end."""
     found = 0
     for line in layout.lines:
-        for a, b in zip(line.points, line.points[1:], strict=False):
+        for a, b in pairwise(line.points):
             rect = Rect(*map(min, a, b), *map(max, a, b))
             for k, shape in enumerate(layout.shapes):
                 own = shape.block.kind == "join" or k in (line.source, line.target)
@@ -86,6 +82,4 @@ def bends(layout: Layout) -> int:
 
 def _meet(a: Rect, b: Rect, room: float) -> bool:
     """Whether two rectangles come nearer than `room`; if it is negative, by how much they may overlap."""
-    return (
-        a.left < b.right + room and b.left < a.right + room and a.bottom < b.top + room and b.bottom < a.top + room
-    )
+    return a.left < b.right + room and b.left < a.right + room and a.bottom < b.top + room and b.bottom < a.top + room

@@ -11,80 +11,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 from gatewise.inspect.diagram.blocks import Block
+from gatewise.inspect.diagram.plan import BUS, GATES, RIGHT, ROWS, SIDE, Place, Plan, plan, ways
 
 STEPS, STARTS = 400, 10  # steps for each block
-BLOCKED, CROSSED, BENT, SHARED, SIDE, BACK, OFF_ROW = 9.0, 8.0, 1.3, 0.5, 6.0, 14.0, 4.0
+BLOCKED, CROSSED, SHARED, BACK, OFF_ROW = 9.0, 8.0, 0.5, 14.0, 4.0
 OFF_BUS, ORDER, HEAT, WORSE = 0.6, 0.05, 4.0, 9.0
-BUS, GATES = 1, 2  # rows; x_t has row 0
-_ROWS = 64  # more than there ever are: cells are numbered column * _ROWS + row
-RIGHT, UP, LEFT, DOWN = range(4)
-
-Place = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What of the blocks the search needs: lines by source, lines along rows, and who may move where."""
-
-    blocks: tuple[Block, ...]
-    nets: tuple[tuple[int, tuple[int, ...]], ...]  # (source, sinks)
-    lanes: tuple[tuple[int, ...], ...]  # each from a source to a result
-    lane_of: tuple[int, ...]  # -1: none
-    gates: tuple[int, ...]  # gates that read x_t
-    movable: tuple[int, ...]
-    joins: frozenset[int]
-
-
-def plan(blocks: Sequence[Block]) -> Plan:
-    sinks: list[list[int]] = [[] for _ in blocks]
-    for v, block in enumerate(blocks):
-        for wire in block.inputs:
-            sinks[wire.source].append(v)
-    lanes: list[tuple[int, ...]] = []
-    taken: set[int] = set()
-    for state in [b.state for b in blocks if b.kind == "result"]:
-        lane = _lane(blocks, state, taken)
-        if lane:
-            lanes.append(lane)
-            taken.update(lane)
-    lanes.sort(key=len, reverse=True)
-    lane_of = [next((k for k, lane in enumerate(lanes) if i in lane), -1) for i in range(len(blocks))]
-    in_lane = {i for lane in lanes for i in lane}
-    x = {i for i, b in enumerate(blocks) if b.state == "x"}
-    joins = x | {i for i, b in enumerate(blocks) if b.kind == "join"}
-    gathered = {w.source for b in blocks if b.kind == "join" for w in b.inputs}  # normalised before they meet
-    gates = [i for i, b in enumerate(blocks) if b.kind == "gate" and i not in gathered]
-    gates = [i for i in gates if any(w.source in joins for w in blocks[i].inputs)]
-    gates.sort(key=lambda i: min(blocks[i].covers, default=0))
-    order = sorted((u for u in range(len(blocks)) if sinks[u]), key=lambda u: (u not in in_lane, u))
-    return Plan(
-        tuple(blocks),
-        tuple((u, tuple(sinks[u])) for u in order),
-        tuple(lanes),
-        tuple(lane_of),
-        tuple(gates),
-        tuple(i for i, b in enumerate(blocks) if b.kind not in ("source", "result") or not b.state),
-        frozenset(joins - x),
-    )
-
-
-def _lane(blocks: Sequence[Block], state: str, taken: set[int]) -> tuple[int, ...]:
-    """The longest way from a state's old value to its new one through blocks without weights."""
-    best: dict[int, tuple[int, ...]] = {}
-    for v, block in enumerate(blocks):
-        if block.kind == "source" and block.state == state:
-            best[v] = (v,)
-        elif block.kind in ("box", "circle") or (block.kind == "result" and block.state == state):
-            ways = [best[w.source] for w in block.inputs if w.source in best]
-            if ways and v not in taken:
-                best[v] = (*max(ways, key=len), v)
-                if block.kind == "result":
-                    return best[v]
-    return ()
 
 
 def searches(blocks: Sequence[Block], effort: float = 1.0) -> Iterator[Search]:
@@ -127,7 +60,7 @@ class Search:
         self.results = [v for v, block in enumerate(blocks) if block.kind == "result"]
         sources = [v for v, b in enumerate(blocks) if b.kind == "source" and b.state not in ("", "x")]
         for ends in (sources, self.results):
-            rows = (r for r in range(BUS, _ROWS) if r not in self.lane_rows)
+            rows = (r for r in range(BUS, ROWS) if r not in self.lane_rows)
             for v in ends:
                 if shape.lane_of[v] < 0:
                     self.row[v] = next(rows)
@@ -313,7 +246,7 @@ class Search:
     def cost(self, bound: float = math.inf) -> float:
         """How the drawing would read, if each line went with at most one bend; above the bound only that it is."""
         col, row, shape = self.col, self.row, self.plan
-        occupied = {c * _ROWS + r for c, r in zip(col, row, strict=True)}
+        occupied = {c * ROWS + r for c, r in zip(col, row, strict=True)}
         if len(occupied) < len(col):
             return 1e9
         total = self.misalignment()
@@ -324,7 +257,7 @@ class Search:
         for u, sinks in shape.nets:
             if total > bound:
                 return total
-            here = col[u] * _ROWS + row[u]
+            here = col[u] * ROWS + row[u]
             mine: set[int] = set()
             my_upright: set[int] = set()
             my_level: set[int] = set()
@@ -337,7 +270,7 @@ class Search:
                 if dx < 0 or (not dx and u in shape.joins):
                     total += BACK - 3.0 * dx
                 best, taken = math.inf, None
-                for way in _ways(here, col[v] * _ROWS + row[v]):
+                for way in ways(here, col[v] * ROWS + row[v]):
                     new = way.edges - mine
                     cost = len(new) + SHARED * len(new & owned) + way.cost + blocked * len(way.inside & occupied)
                     cost += CROSSED * (len(way.level & upright) + len(way.upright & level))
@@ -360,42 +293,6 @@ class Search:
             level |= my_level
             upright |= my_upright
         return total
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """A line with at most one bend: its unit edges, the cells that it passes, the sides that it leaves and enters by."""
-
-    edges: frozenset[int]
-    level: frozenset[int]
-    upright: frozenset[int]
-    inside: frozenset[int]
-    leave: int
-    enter: int
-    cost: float
-
-
-@lru_cache(maxsize=1 << 16)
-def _ways(start: int, end: int) -> tuple[_Way, ...]:
-    """The ways from cell to cell: first along the row, and first along the column."""
-    (cu, ru), (cv, rv) = divmod(start, _ROWS), divmod(end, _ROWS)
-    flat, steep = cu != cv, ru != rv
-    ways = []
-    for flat_first in (True, False) if flat and steep else (flat,):
-        h, k = (ru, cv) if flat_first else (rv, cu)  # the row of the level stretch, the column of the upright one
-        left, right, low, high = min(cu, cv), max(cu, cv), min(ru, rv), max(ru, rv)
-        edges = {2 * (c * _ROWS + h) for c in range(left, right)}
-        edges |= {2 * (k * _ROWS + r) + 1 for r in range(low, high)}
-        level = {c * _ROWS + h for c in range(left + 1, right)}
-        upright = {k * _ROWS + r for r in range(low + 1, high)}
-        bend = {k * _ROWS + h} if flat and steep else set()
-        sideways, updown = (RIGHT, LEFT) if cv > cu else (LEFT, RIGHT), (UP, DOWN) if rv > ru else (DOWN, UP)
-        leave = sideways[0] if flat and (flat_first or not steep) else updown[0]
-        enter = sideways[1] if flat and (not flat_first or not steep) else updown[1]
-        cost = (BENT if bend else 0.0) + (SIDE if leave == LEFT or enter == RIGHT else 0.0)
-        inside = frozenset(level | upright | bend)
-        ways.append(_Way(frozenset(edges), frozenset(level), frozenset(upright), inside, leave, enter, cost))
-    return tuple(ways)
 
 
 def compact(found: Sequence[Place]) -> list[Place]:

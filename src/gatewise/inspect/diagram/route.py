@@ -11,9 +11,10 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gatewise.inspect.diagram.blocks import Block
-from gatewise.inspect.diagram.place import DOWN, LEFT, RIGHT, UP, Place, plan
+from gatewise.inspect.diagram.plan import DOWN, LEFT, RIGHT, UP, Place, plan
 
 BENDS, CROSSES, BACKWARDS, FROM_ABOVE, BRANCHES = 18.0, 110.0, 40.0, 1.5, 1.0
 PAIRS = 20  # of nets that cross, laid anew together in a round
@@ -80,7 +81,7 @@ class _Router:
                 self.ends.setdefault(wire.source, []).append((v, k))
         self.fixed: set[End] = set()
         for lane in plan(blocks).lanes:
-            for u, v in zip(lane, lane[1:], strict=False):
+            for u, v in pairwise(lane):
                 k = next(k for k, wire in enumerate(blocks[v].inputs) if wire.source == u)
                 self.fixed.add((v, k))
 
@@ -103,8 +104,8 @@ class _Router:
             changed = False
             for net, all_ends in self.ends.items():
                 changed |= self._lay_again(net, [end for end in all_ends if end not in self.fixed])
-            for ends in self._neighbours()[:PAIRS]:
-                changed |= self._lay_together(ends)
+            for pair in self._neighbours()[:PAIRS]:
+                changed |= self._lay_together(pair)
             if not changed:
                 break
         return True
@@ -156,7 +157,7 @@ class _Router:
         self._mark(self._net(end), way)
 
     def _mark(self, net: int, way: list[int]) -> None:
-        for p, q in zip(way, way[1:], strict=False):
+        for p, q in pairwise(way):
             d = self.deltas.index(q - p)
             self.used[p][net] = self.used[p].get(net, 0) | 1 << d
             self.used[q][net] = self.used[q].get(net, 0) | 1 << _TURN[d]
@@ -175,7 +176,7 @@ class _Router:
         return [self.ways[end] for end in self.ends[net] if end in self.ways]
 
     def _room(self, v: int, leaving: bool) -> bool:
-        """Whether block v keeps sides enough for the other lines if one more is taken, by a line out of it or into it."""
+        """Whether block v keeps sides enough for its other lines if one more line leaves it, or comes in."""
         masks = self.used[self.at[v]]
         taken = sum(mask.bit_count() for mask in masks.values())
         to_come = sum((v, k) not in self.ways for k in range(len(self.blocks[v].inputs)))
@@ -267,10 +268,10 @@ class _Router:
         for end in self.ways if ends is None else ends:
             way, source = self.ways[end], self.at[self._net(end)]
             vertices.update(way)
-            steps = [q - p for p, q in zip(way, way[1:], strict=False)]
+            steps = [q - p for p, q in pairwise(way)]
             total += sum(self.steps[d][p] for d, p in zip(steps, way, strict=False))
             bent = BENDS * (4 if end in self.fixed else 1)
-            total += bent * sum(a != b for a, b in zip(steps, steps[1:], strict=False))
+            total += bent * sum(a != b for a, b in pairwise(steps))
             total += BRANCHES + BENDS if way[0] != source else BACKWARDS if steps[0] == -1 else 0.0
             total += BACKWARDS if steps[-1] == -1 else FROM_ABOVE if steps[-1] == -self.nx else 0.0
         return total + CROSSES * sum(1 for p in vertices if len(self.used[p]) > 1 and p not in self.block_at)

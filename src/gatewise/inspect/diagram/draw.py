@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
-from itertools import pairwise
 from typing import IO, Any
 
 import matplotlib
@@ -15,6 +14,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextToPath
 
 from gatewise.inspect.diagram.layout import RADIUS, TEXT, Layout, Line, Point, Shape
+from gatewise.inspect.diagram.measures import crossing_points
 
 _LIGHT = {
     "paper": "#ffffff", "frame": "#f4f6f8", "edge": "#d5dbe1", "ink": "#1f2933", "gate": "#fde9c4",
@@ -63,9 +63,11 @@ class _Pen:
     def draw(self, layout: Layout) -> None:
         frame = layout.frame
         self._box(frame.left, frame.bottom, frame.right - frame.left, frame.top - frame.bottom, "frame", "edge", 10, 0)
-        flat = [stretch for line in layout.lines for stretch in _stretches(line) if stretch[1][1] == stretch[2][1]]
         for line in layout.lines:
-            self._line(line, layout, flat)
+            self._line(line, layout)
+        for x, y in crossing_points(layout):  # the upright line goes over the level one, which is broken for it
+            self._stroke([(x, y - 4), (x, y + 4)], "frame", _WIDTH + 2 * _GAP, 3, 0.0)
+            self._stroke([(x, y - 5), (x, y + 5)], "ink", _WIDTH, 3, 0.0)
         for point in layout.dots:
             self.axes.add_patch(Circle(point, _DOT, color=self.colours["ink"], linewidth=0, zorder=4))
         for shape in layout.shapes:
@@ -102,10 +104,14 @@ class _Pen:
         elif block.kind in ("source", "result"):
             self._text(shape.centre, block.label, TEXT)
 
-    def _line(self, line: Line, layout: Layout, flat: list[tuple[int, Point, Point]]) -> None:
-        """The line, on a wider one in the frame's colour where it goes over another."""
+    def _line(self, line: Line, layout: Layout) -> None:
+        """The line, with an arrow at its end unless it runs into others there."""
         target = layout.shapes[line.target]
         points = list(line.points)
+        if layout.shapes[line.source].block.kind == "join" and not line.branches:
+            straight_in = [o for o in layout.lines if o.target == line.source and o.points[-2][1] == points[0][1]]
+            if not straight_in:  # it begins where those that run into it have turned
+                points[0] = (points[0][0] + _MERGE, points[0][1])
         joins = target.block.kind == "join"
         if not joins:
             (x, y), (px, py) = points[-1], points[-2]
@@ -114,14 +120,8 @@ class _Pen:
             ax, ay, half = x + dx * _ARROW[0], y + dy * _ARROW[0], _ARROW[1]
             tip = [(x, y), (ax + dy * half, ay + dx * half), (ax - dy * half, ay - dx * half)]
             self.axes.add_patch(Polygon(tip, closed=True, color=self.colours["ink"], lw=0, zorder=4))
-        for net, a, b in _stretches(line):
-            if a[0] == b[0]:
-                for other, c, d in flat:
-                    low, high = sorted((a[1], b[1]))
-                    if other != net and min(c[0], d[0]) < a[0] < max(c[0], d[0]) and low < c[1] < high:
-                        self._stroke([(a[0], c[1] - 5), (a[0], c[1] + 5)], "frame", _WIDTH + 2 * _GAP, 2, 0.0)
         if joins and points[-1][0] == points[-2][0]:  # it runs into the line that goes on to the right
-            points.append((points[-1][0] + _MERGE, points[-1][1]))
+            points.append((points[-1][0] + 2 * _MERGE, points[-1][1]))
         self._stroke(points, "ink", _WIDTH, 3, _MERGE if joins else _CORNER)
 
     def _stroke(self, points: list[Point], colour: str, width: float, z: int, radius: float) -> None:
@@ -133,10 +133,6 @@ class _Pen:
         path = Path([*vertices, points[-1]], [*codes, Path.LINETO])
         ink = self.colours[colour]
         self.axes.add_patch(PathPatch(path, fc="none", ec=ink, lw=width, zorder=z, capstyle="butt"))
-
-
-def _stretches(line: Line) -> list[tuple[int, Point, Point]]:
-    return [(line.source, a, b) for a, b in pairwise(line.points)]
 
 
 def _length(a: Point, b: Point) -> float:

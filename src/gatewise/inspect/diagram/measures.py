@@ -15,14 +15,19 @@ def stretches(lines: tuple[Line, ...]) -> list[Stretch]:
 
 
 def crossings(layout: Layout) -> int:
-    """Points where two nets cross."""
+    """How many points there are where two nets cross."""
+    return len(crossing_points(layout))
+
+
+def crossing_points(layout: Layout) -> list[Point]:
+    """The points where two nets cross."""
     points = set()
     for (net, a, b), (other, c, d) in combinations(stretches(layout.lines), 2):
         if net != other and (a[0] == b[0]) != (c[0] == d[0]):
             (p, q), (r, s) = ((a, b), (c, d)) if a[0] == b[0] else ((c, d), (a, b))  # upright, level
             if r[0] < p[0] < s[0] and p[1] < r[1] < q[1]:
                 points.add((p[0], r[1]))
-    return len(points)
+    return sorted(points)
 
 
 def touches(layout: Layout) -> int:

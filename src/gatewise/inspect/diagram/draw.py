@@ -27,7 +27,7 @@ _DARK = {
 _WIDTH, _CORNER, _MERGE, _GAP, _ARROW, _DOT = 1.3, 6.0, 9.0, 3.2, (7.0, 2.9), 2.3
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "mathtext.fontset": "dejavuserif", "svg.fonttype": "none", "svg.hashsalt": "gatewise",
-    "pdf.fonttype": 42, "path.simplify": False,
+    "pdf.fonttype": 42, "path.simplify": False, "path.snap": False,
 }  # fmt: skip
 _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 

@@ -32,7 +32,7 @@ class Rect:
 
 @dataclass(frozen=True)
 class Shape:
-    """A block in its place. text: its label's font size."""
+    """A block in its place."""
 
     block: Block
     centre: Point

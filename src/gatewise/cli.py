@@ -329,6 +329,23 @@ def explore(
         print(f"{out}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
+@app.command()
+def diagram(
+    cell: Annotated[
+        str,
+        typer.Argument(help="A built-in cell, such as [b]gru[/]; or your own equations.", metavar="NAME|FILE.py:NAME"),
+    ],
+    out: Annotated[Path, typer.Argument(help="The picture: .svg, .png or .pdf.", metavar="FILE")],
+    dark: Annotated[bool, typer.Option("--dark", help="Light lines on a dark background.")] = False,
+) -> None:
+    """Draw a cell as the block diagram of the textbooks."""
+    with _one_line_errors():
+        from gatewise.tasks.find_cell import find_cell
+
+        find_cell(cell).diagram(dark).save(out)
+        print(out)
+
+
 def _summarise(result: "Result") -> None:
     """How it went and where it lies, after a training."""
     from gatewise.tasks.fit import is_first_process

@@ -21,9 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, check_watched, infer_sizes
+
+if TYPE_CHECKING:
+    from gatewise.inspect.diagram import Diagram
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,19 @@ class Graph:
         graph = parse(text)
         check_cell(graph)
         return graph
+
+    def diagram(self, dark: bool = False) -> Diagram:
+        """The cell as the block diagram of the textbooks, for notebooks, `.svg()` and `.save("cell.png")`.
+
+        Args:
+            dark: light lines on a dark background.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+        """
+        from gatewise.inspect.diagram import Diagram
+
+        return Diagram(self, dark)
 
     def __reduce__(self) -> tuple[Callable[[str], Graph], tuple[str]]:
         from gatewise.graph.text import parse

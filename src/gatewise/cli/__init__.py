@@ -1,0 +1,33 @@
+"""The command line, a thin skin over the library: one module for each group of commands."""
+
+import sys
+
+try:
+    import typer
+except ImportError:
+    sys.exit('gatewise: the command line needs typer, which is not installed: pip install "gatewise[train]"')
+
+from gatewise.cli import inside, text
+
+# torch and Lightning take seconds to import: the commands import them when they run.
+app = typer.Typer(
+    name="gatewise",
+    help="Recurrent layers whose equations you can read, change and watch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+train = typer.Typer(
+    help="Train a model: a task's data, any cell, one folder with all that came of it.", no_args_is_help=True
+)
+app.add_typer(train, name="train")
+
+train.command("text")(text.train_text)
+app.command()(text.generate)
+for command in (inside.equations, inside.shapes, inside.diagram, inside.explore):
+    app.command()(command)
+
+
+def main() -> None:
+    """The console command `gatewise`."""
+    app()

@@ -2,7 +2,7 @@
 //
 // A step is a row of stages. A stage has matrix products of values that are whole by then (states, or what an earlier
 // stage stored), and a tape of element-wise instructions that runs on tiles of rows x units, right after the products of
-// the same tile, while these are in the nearest cache.
+// the same tile, while these are in the nearest cache. A stage with means has no products, and tiles of whole rows.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -10,7 +10,10 @@
 namespace gatewise {
 
 enum Op : int32_t {
-    COPY, ROW,  // ROW: a value for each row
+    COPY,
+    SPREAD,                 // a value that all units of a row share, to all of them; all else reads and makes it in one vector
+    MEAN, MEAN_OF_PRODUCT,  // of a row's units, and of a * b
+    MULTIPLY_ADD,           // a * b + c
     ADD, SUB, MUL, DIV, NEG, POW, SIGMOID, TANH, RELU, EXP, LOG, SQRT, ABS, SOFTPLUS, ELU, LEAKY_RELU, SOFTSIGN,
     HARDSIGMOID, CLAMP, MINIMUM, MAXIMUM, WHERE, LT, LE, GT, GE, OPS
 };
@@ -29,7 +32,8 @@ struct Holder {
     int32_t kind, index, size, parts;  // rows of parts * (size ? P : H) values
 };
 
-// What an instruction reads or makes: a slot, or the part-th block of units of array -1 - place, where it lies.
+// What an instruction reads or makes: a slot (in `to` part 1 says that all units share the value), or the part-th block of
+// units of array -1 - place, where it lies.
 struct Operand {
     int32_t place, part;
 };
@@ -48,13 +52,9 @@ struct Product {
     std::vector<Operand> plus;              // arrays, or place 0 for none
 };
 
-struct Mean {
-    int32_t to, operand, size;  // a slot of row values, an array, its size
-};
-
 struct Stage {
     int32_t size;  // 0: H units, 1: P
-    std::vector<Mean> means;
+    bool whole;    // tiles are to have whole rows
     std::vector<Product> products;
     std::vector<Instruction> tape;
 };
@@ -74,7 +74,7 @@ struct Projected {
 
 struct Program {
     bool reverse;  // a backward scan: last step first
-    int32_t slots, rows, input_gates, hidden_gates;
+    int32_t slots, input_gates, hidden_gates;
     std::vector<double> constants;  // the first slots hold them
     std::vector<Stage> stages;
     std::vector<State> states;

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, infer_sizes
+from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, infer_sizes, shared_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,11 @@ class Graph:
     def state_sizes(self) -> tuple[str, ...]:
         """Each state's size, "H" or "P", in the order of `states`."""
         return tuple(self.sizes[i] for _, i in self.outputs)
+
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """The nodes whose value all units of a sample share."""
+        return shared_nodes(self.nodes)
 
     @cached_property
     def masks(self) -> tuple[int, ...]:

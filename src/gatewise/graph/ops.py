@@ -74,7 +74,7 @@ _ROWS = (
     Op("add", operator.add, (lambda g, a, b, y: g, lambda g, a, b, y: g), scalars=True),
     Op("sub", operator.sub, (lambda g, a, b, y: g, lambda g, a, b, y: -g), scalars=True),
     Op("mul", operator.mul, (lambda g, a, b, y: g * b, lambda g, a, b, y: g * a), scalars=True),
-    Op("div", operator.truediv, (lambda g, a, b, y: g / b, lambda g, a, b, y: -g * y / b), scalars=True),
+    Op("div", operator.truediv, (lambda g, a, b, y: g / b, lambda g, a, b, y: -(g * y / b)), scalars=True),
     Op("neg", torch.neg, (lambda g, a, y: -g,)),
     Op(
         "pow",

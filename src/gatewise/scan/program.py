@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gatewise.graph.graph import Graph, Node, closure
-from gatewise.graph.rules import LEAVES, MASKS
+from gatewise.graph.rules import LEAVES, MASKS, shared_nodes
 from gatewise.scan.plan import backward_plan
 
 OPERATIONS = (
@@ -114,12 +114,7 @@ class Compiler:
         self.sums: dict[int, tuple[int, int]] = {}  # a sum that a product begins with -> the projection, the rest
         self.live = [i for i in closure(graph.nodes, [s.node for s in self.stores]) if graph.nodes[i].op != "clip_grad"]
         constants = [i for i in self.live if self.nodes[i].op == "const"]
-        self.shared: set[int] = set()  # what all units of a row share: made of means and numbers alone
-        for i in self.live:
-            args, element_wise = self.args(i), self.nodes[i].op not in (*LEAVES, *PRODUCTS)
-            alike = any(a in self.shared for a in args) and all(a in self.shared or a in constants for a in args)
-            if self.nodes[i].op == "mean" or (element_wise and alike):
-                self.shared.add(i)
+        self.shared = graph.shared if graph is cell else shared_nodes(graph.nodes, cell.shared)
         texts = list(dict.fromkeys(str(self.nodes[i]) for i in constants))
         self.constants = {i: texts.index(str(self.nodes[i])) for i in constants}
         self.numbers += [float(text.split("=")[1]) for text in texts]
@@ -214,7 +209,7 @@ class Compiler:
     def store(self, i: int, key: Key, part: int, parts: int) -> None:
         size = self.sizes[i]
         if key not in self.arrays:
-            self.scratch.append((key, size, parts))
+            self.scratch.append((key, "1" if i in self.shared and parts == 1 else size, parts))
         self.array(key)
         self.stores.append(Store(i, key, part, size))
         self.homes.setdefault(i, self.stores[-1])
@@ -283,12 +278,12 @@ class Compiler:
 
         def have(i: int, whole: bool = True) -> Place:
             """Where a value is read: for all units, or where that is enough, for some."""
-            if i not in slots:
-                return self.lies(i)
-            if whole and i in self.shared and i not in spread:
-                line("SPREAD", (slots[i], 0), (slots[i], 0))
-                spread.add(i)
-            return slots[i], 0
+            if i in self.shared and (i not in slots or (whole and i not in spread)):
+                given = (slots[i], 0) if i in slots else self.lies(i)
+                line("SPREAD", (slots[i] if i in slots else take(i), int(not whole)), given)
+                if whole:
+                    spread.add(i)
+            return (slots[i], 0) if i in slots else self.lies(i)
 
         def done(i: int) -> None:
             left[i] -= 1
@@ -297,7 +292,7 @@ class Compiler:
 
         def copy(i: int, stores: Iterable[Store]) -> None:
             for store in stores:
-                op = "SPREAD" if i in slots and i in self.shared else "COPY"
+                op = "SPREAD" if i in self.shared else "COPY"
                 line(op, self.place(store), have(i, False))
                 done(i)
 
@@ -397,9 +392,9 @@ class Compiler:
             size = cell.state_sizes[index]
         elif kind in ("keep", "saved"):
             node = int(name[1:])
-            size = cell.sizes[node]
             made = [i for _, i in cell.outputs]
             index = self.extras.index(node) if node in self.extras else -1 - made.index(node)
+            size = "1" if node in cell.shared and index >= 0 else cell.sizes[node]
         elif kind == "input":
             index, parts = cell.input_gates.index(name), len(cell.input_gates)
         elif kind == "vector":
@@ -433,7 +428,7 @@ class Compiler:
 
 
 def _size(size: str) -> int:
-    return int(size == "P")
+    return "HP1".index(size)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ namespace gatewise {
 
 enum Op : int32_t {
     COPY,
-    SPREAD,                 // a value that all units of a row share, to all of them; all else reads and makes it in one vector
+    SPREAD,                 // a row's first value, to all that there is of the row
     MEAN, MEAN_OF_PRODUCT,  // of a row's units, and of a * b
     MULTIPLY_ADD,           // a * b + c
     ADD, SUB, MUL, DIV, NEG, POW, SIGMOID, TANH, RELU, EXP, LOG, SQRT, ABS, SOFTPLUS, ELU, LEAKY_RELU, SOFTSIGN,
@@ -29,11 +29,11 @@ enum Kind : int32_t {
 };
 
 struct Holder {
-    int32_t kind, index, size, parts;  // rows of parts * (size ? P : H) values
+    int32_t kind, index, size, parts;  // rows of `parts` blocks; size: 0 of H values, 1 of P, 2 of one that all units share
 };
 
-// What an instruction reads or makes: a slot (in `to` part 1 says that all units share the value), or the part-th block of
-// units of array -1 - place, where it lies.
+// What an instruction reads or makes: a slot, or the part-th block of units of array -1 - place, where it lies. With part 1 of
+// a slot only a vector of each row is made: all units share the value.
 struct Operand {
     int32_t place, part;
 };
@@ -109,7 +109,7 @@ struct Run {
     std::vector<void *> g_states, columns;
     void *g_x, *g_weight_ih, *g_bias_ih, *g_weight_hh, *g_bias_hh, *g_weight_hr, *g_vectors;
     void *g_initial;                  // (B, sum of sizes)
-    int64_t size(int32_t s) const { return s ? P : H; }
+    int64_t size(int32_t s) const { return s == 0 ? H : s == 1 ? P : 1; }
 };
 
 // Memory that was in use before, if there is some of this size: the first touch of a fresh page costs as much as the

@@ -151,6 +151,14 @@ template <class T, class E> struct Scan {
         const bool edge = piece.there < width;
         for (const Instruction &k : stage.tape) {
             Tile<T> to = find(k.to, piece);
+            const int part = k.to.place >= 0 && k.to.part ? LANES<T> : width;
+            if (k.op == SPREAD) {
+                const bool one = k.to.place < 0 && program.arrays[-1 - k.to.place].size == 2;
+                const int64_t n = one ? 1 : k.to.place < 0 ? piece.there : part;
+                const Tile<T> from = find(k.a, piece);
+                for (int m = 0; m < rows; m++) std::fill_n(to.data + m * to.row, n, T(from.data[m * from.row]));
+                continue;
+            }
             Tile<T> given[3] = {find(k.a, piece), find(k.b, piece), find(k.c, piece)};
             const Operand operands[3] = {k.a, k.b, k.c};
             if (edge)
@@ -168,7 +176,6 @@ template <class T, class E> struct Scan {
                 for (int m = 0; m < rows; m++)
                     std::memcpy(to.data + m * to.row, made.data + m * width, piece.there * sizeof(T));
             } else {
-                const int part = k.to.place >= 0 && k.to.part ? LANES<T> : width;
                 compute<T>(k, to, given[0], given[1], given[2], rows, part, piece.there);
             }
         }

@@ -84,12 +84,6 @@ void compute(const Instruction &k, Tile<T> to, Tile<T> a, Tile<T> b, Tile<T> c, 
     const T p = T(k.p), q = T(k.q);
     switch (k.op) {
         case COPY: return each<T>(to, a, rows, width, [](V x) { return x; });
-        case SPREAD:
-            for (int m = 0; m < rows; m++) {
-                const V x = load<T>(a.data + m * a.row);
-                for (int i = 0; i < width; i += LANES<T>) store<T>(to.data + m * to.row + i, x);
-            }
-            return;
         case MEAN: return means<T>(to, rows, there, [=](int m, int64_t i) { return load<T>(a.data + m * a.row + i); });
         case MEAN_OF_PRODUCT:
             return means<T>(to, rows, there, [=](int m, int64_t i) {

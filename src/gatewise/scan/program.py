@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from gatewise.graph.graph import Graph, Node, closure
 from gatewise.graph.rules import LEAVES, MASKS, shared_nodes
-from gatewise.scan.plan import backward_plan
+from gatewise.scan.plan import BackwardPlan, backward_plan
 
 OPERATIONS = (
-    "COPY", "SPREAD", "MEAN", "MEAN_OF_PRODUCT", "MULTIPLY_ADD", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
+    "COPY", "SPREAD", "MEAN", "MEAN_OF_PRODUCT", "MULTIPLY_ADD", "TOTAL", "TOTAL_OF_PRODUCT", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
     "abs", "softplus", "elu", "leaky_relu", "softsign", "hardsigmoid", "clamp", "minimum", "maximum", "where", "lt",
     "le", "gt", "ge",
 )  # fmt: skip
@@ -33,7 +33,7 @@ PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "leaky_relu": (("negative_slope", 0.01),),
 }
 KINDS = (
-    "scratch", "input", "state", "new", "keep", "vector", "bias", "mask", "seed", "came", "carry", "saved", "column",
+    "scratch", "input", "state", "new", "keep", "vector", "bias", "mask", "seed", "came", "carry", "saved", "column", "total",
 )  # fmt: skip
 # What arrays hold, in the order of csrc/program.h.
 PRODUCTS = {"project": 0, "unproject": 1, "output": 2, "unoutput": 3}  # which weights, as csrc/program.h numbers them
@@ -122,7 +122,8 @@ class Compiler:
         # Where the value of a node can be read again: it is stored there anyhow.
         self.homes: dict[int, Store] = {}
         for store in self.stores:
-            self.homes.setdefault(store.node, store)
+            if store.array[0] != "total":
+                self.homes.setdefault(store.node, store)
 
     def resolve(self, i: int) -> int:
         """The node itself; for what changes gradients alone, the one that it passes on."""
@@ -219,7 +220,7 @@ class Compiler:
         args = self.args(i)
         if len(args) == 1 and (key := self.leaf(args[0])):
             return key
-        homes = [[s for s in self.stores if s.node == a] for a in args]
+        homes = [[s for s in self.stores if s.node == a and s.array[0] != "total"] for a in args]
         for first in homes[0]:  # an array that has just these values, in this order, and no others
             same = [s for s in self.stores if s.array == first.array]
             if sorted((s.part, s.node) for s in same) == list(enumerate(args)):
@@ -292,8 +293,10 @@ class Compiler:
 
         def copy(i: int, stores: Iterable[Store]) -> None:
             for store in stores:
-                op = "SPREAD" if i in self.shared else "COPY"
-                line(op, self.place(store), have(i, False))
+                total = store.array[0] == "total"
+                op = "TOTAL" if total else "SPREAD" if i in self.shared else "COPY"
+                given = have(i, total)
+                line(op, self.place(store), given)
                 done(i)
 
         made = {i: take(i) for nodes in stage.products.values() for i in nodes}
@@ -312,10 +315,15 @@ class Compiler:
             if op not in CODES:
                 raise Refusal(f"no kernel for {op}")
             stores = [s for s in stage.stores if s.node == i]
-            if stores and i not in self.shared:  # made where it is stored, and read from there
-                line(op, self.place(stores[0]), *given, numbers=numbers)
+            whole = [s for s in stores if s.array[0] != "total"]
+            if op == "mul" and stores and not whole and left[i] == 1:
+                line("TOTAL_OF_PRODUCT", self.place(stores[0]), *given)
+                continue
+            if whole and i not in self.shared:  # made where it is stored, and read from there
+                line(op, self.place(whole[0]), *given, numbers=numbers)
                 left[i] -= 1
-                copy(i, stores[1:])
+                stores.remove(whole[0])
+                copy(i, stores)
                 continue
             line(op, (take(i), int(i in self.shared)), *given, numbers=numbers)
             copy(i, stores)
@@ -357,7 +365,7 @@ class Compiler:
             tail += [self.array(before), self.array(after), _size(size)]
             tail += [-1 if key is None else self.array(key) for key in (came, seed)]
         plan = backward_plan(self.cell) if self.graph is not self.cell else None
-        columns = [self.array(("column", str(c))) for c in range(len(plan.columns))] if plan else []
+        columns = [self.array(column_key(plan, c)) for c in range(len(plan.columns))] if plan else []
         tail += [len(self.arrays), *(n for key in self.arrays for n in self.holder(key)), len(columns), *columns]
         operands = plan.operands if plan else ()
         tail.append(len(operands))
@@ -427,6 +435,12 @@ class Compiler:
         return [PRODUCTS[node.op], operand, len(blocks), *blocks, len(to), *to, len(bias), *bias, *plus]
 
 
+def column_key(plan: BackwardPlan, c: int) -> Key:
+    """The array of a column: one of which vectors' gradients alone are made is summed over rows and steps at once."""
+    others = {0} | {operand.made for operand in plan.operands} | {operand.read for operand in plan.operands}
+    return ("column" if c in others else "total"), str(c)
+
+
 def _size(size: str) -> int:
     return "HP1".index(size)
 
@@ -449,7 +463,7 @@ def backward_program(cell: Graph) -> Compiled:
     """The program of a cell's backward scan: it stores the columns of its plan, and the states' gradients."""
     plan = backward_plan(cell)
     stores = [
-        Store(i, ("column", str(c)), part, column.size)
+        Store(i, column_key(plan, c), part, column.size)
         for c, column in enumerate(plan.columns)
         for part, i in enumerate(column.nodes)
     ]

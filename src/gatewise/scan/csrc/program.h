@@ -14,6 +14,7 @@ enum Op : int32_t {
     SPREAD,                 // a row's first value, to all that there is of the row
     MEAN, MEAN_OF_PRODUCT,  // of a row's units, and of a * b
     MULTIPLY_ADD,           // a * b + c
+    TOTAL, TOTAL_OF_PRODUCT,  // adds the rows of a, and of a * b, to the array `to`
     ADD, SUB, MUL, DIV, NEG, POW, SIGMOID, TANH, RELU, EXP, LOG, SQRT, ABS, SOFTPLUS, ELU, LEAKY_RELU, SOFTSIGN,
     HARDSIGMOID, CLAMP, MINIMUM, MAXIMUM, WHERE, LT, LE, GT, GE, OPS
 };
@@ -25,7 +26,8 @@ enum Kind : int32_t {
     STATE, NEW, KEEP,      // a state before the step, and after it; a value that is kept
     VECTOR, BIAS, MASK,
     SEED, CAME, CARRY,     // gradients: the output's; that which comes to a state after the step, and leaves before it
-    SAVED, COLUMN          // a kept value, or state -1 - index after the step; what is made for the weights' gradients
+    SAVED, COLUMN,         // a kept value, or state -1 - index after the step; what is made for the weights' gradients
+    TOTAL_COLUMN           // a column of which only the sum over all steps and rows is wanted, unless columns are asked for
 };
 
 struct Holder {

@@ -67,6 +67,7 @@ template <class T, class E> struct Scan {
     const int64_t begin, end, share, shares;
     std::vector<T *> at;  // where each array's step begins, at row `begin`
     std::vector<int64_t> row;
+    T *totals;  // of the columns
     Values<T> slots;
     // What a stage's products multiply: rows of elements, so far apart.
     struct Rows {
@@ -77,9 +78,9 @@ template <class T, class E> struct Scan {
     std::vector<Rows> factors;
 
     Scan(const Program &p, const Run &r, const std::vector<std::vector<Panels<E>>> &w, const std::vector<Place<T>> &places,
-         Between<T> &between, Team &team, int64_t begin, int64_t end, int64_t share, int64_t shares)
+         Between<T> &between, Team &team, int64_t begin, int64_t end, int64_t share, int64_t shares, T *totals)
         : program(p), run(r), panels(w), places(places), between(between), team(team), begin(begin), end(end), share(share),
-          shares(shares), at(p.arrays.size()), row(p.arrays.size()) {
+          shares(shares), at(p.arrays.size()), row(p.arrays.size()), totals(totals) {
         size_t most = 0;
         for (const Stage &stage : p.stages) most = std::max(most, stage.products.size());
         factors = std::vector<Rows>(most);
@@ -95,6 +96,10 @@ template <class T, class E> struct Scan {
             const Holder &h = program.arrays[i];
             if (h.kind == SCRATCH) {
                 at[i] = between.scratch[i].data, row[i] = p.row;
+                continue;
+            }
+            if (h.kind == TOTAL_COLUMN && !p.base) {
+                at[i] = totals + h.index * run.H, row[i] = 0;
                 continue;
             }
             const int64_t s = t + p.shift;
@@ -146,7 +151,7 @@ template <class T, class E> struct Scan {
         return {to, piece.width};
     }
 
-    void tape(const Stage &stage, const Piece &piece) {
+    void tape(const Stage &stage, const Piece &piece, const uint8_t *active) {
         const int rows = piece.rows, width = piece.width;
         const bool edge = piece.there < width;
         for (const Instruction &k : stage.tape) {
@@ -170,7 +175,9 @@ template <class T, class E> struct Scan {
                         for (int m = 0; m < rows; m++)
                             for (int u = 0; u < width; u += 64 / int(sizeof(T)))
                                 __builtin_prefetch(given[i].data + (m + rows) * given[i].row + u);
-            if (edge && k.to.place < 0) {
+            if (k.op == TOTAL || k.op == TOTAL_OF_PRODUCT) {
+                total<T>(k, to, given[0], given[1], rows, piece.there, active ? active + piece.r : nullptr);
+            } else if (edge && k.to.place < 0) {
                 Tile<T> made = {piece.slot + int64_t(program.slots + 3) * rows * width, width};
                 compute<T>(k, made, given[0], given[1], given[2], rows, width, piece.there);
                 for (int m = 0; m < rows; m++)
@@ -271,7 +278,7 @@ template <class T, class E> struct Scan {
             int wide = 1;  // vectors of units
             if (stage.products.empty()) {
                 wide = int(stage.whole ? units : std::min<int64_t>(own, 512 / L));
-                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, 512 / (wide * L))));
+                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, (stage.whole ? 1024 : 512) / (wide * L))));
             }
             for (const auto &w : panels[i]) wide = std::max(wide, w.units);
             while (rows * wide * L < 256 && wide < own) wide *= 2;  // an instruction is to have some work
@@ -289,7 +296,7 @@ template <class T, class E> struct Scan {
                     if (filled != here) constants(slot, here * width), filled = here;
                     const Piece piece{slot, size, j, r, std::min<int64_t>(width, size - j), here, width, bool(t & 1)};
                     products(stage, panels[i], piece);
-                    tape(stage, piece);
+                    tape(stage, piece, run.active ? run.active + t * run.B + begin : nullptr);
                 }
             }
             wait();

@@ -64,6 +64,26 @@ template <class T, class F> inline void means(Tile<T> to, int rows, int64_t ther
         store<T>(to.data + m * to.row, sum_of_lanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3])) / T(there));
     }
 }
+// f gives the values of a row from a unit on, which go to the rows of `to`, or are added to it if that is one row: those of
+// active rows.
+template <class T, class F> inline void total(Tile<T> to, int rows, int64_t there, const uint8_t *active, F f) {
+    for (int64_t i = 0; i < there; i += LANES<T>) {
+        Vec<T> sum = to.row ? Vec<T>{} : load_some<T>(to.data + i, there - i);
+        for (int m = 0; m < rows; m++)
+            if (to.row)
+                store_some<T>(to.data + m * to.row + i, f(m, i), there - i);
+            else if (!active || active[m])
+                sum += f(m, i);
+        if (!to.row) store_some<T>(to.data + i, sum, there - i);
+    }
+}
+template <class T>
+void total(const Instruction &k, Tile<T> to, Tile<T> a, Tile<T> b, int rows, int64_t there, const uint8_t *active) {
+    auto value = [=](int m, int64_t i) { return load<T>(a.data + m * a.row + i); };
+    auto product = [=](int m, int64_t i) { return load<T>(a.data + m * a.row + i) * load<T>(b.data + m * b.row + i); };
+    if (k.op == TOTAL) return total<T>(to, rows, there, active, value);
+    total<T>(to, rows, there, active, product);
+}
 template <class T> void power(Tile<T> to, Tile<T> a, Tile<T> b, int rows, int width) {
     const T exponent = b.data[0];
     bool same = true;

@@ -150,15 +150,16 @@ class Differentiation:
         shared = shared_nodes(nodes, self.graph.shared)
         if g._index in shared:
             return g
-        a, *rest = (Proxy(self.builder, arg) for arg in node.args) if node.op in ("neg", "mul", "div") else (g,)
-        if node.op == "neg":
-            return -self._averaged(a)
-        alike = [nodes[arg].op == "const" or arg in shared for arg in node.args]
-        if node.op in ("mul", "div") and alike[1]:
-            average = self._averaged(a)
-            return average * rest[0] if node.op == "mul" else average / rest[0]
-        if node.op == "mul" and alike[0]:
-            return a * self._averaged(rest[0])
+        factors = [nodes[a].op == "const" or a in shared for a in node.args]
+        given = [Proxy(self.builder, a) for a in node.args]
+        for k in range(len(given)):
+            if (
+                node.op == "neg"
+                or (node.op == "mul" and factors[1 - k])
+                or (node.op == "div" and k == 0 and factors[1])
+            ):
+                given[k] = self._averaged(given[k])
+                return self.builder.add(node.op, given)
         return self.builder.add("mean", (g,))
 
     def operand(self, i: int) -> Proxy:

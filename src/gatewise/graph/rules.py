@@ -166,7 +166,8 @@ def check_cell(graph: Graph) -> None:
     if graph.projects_output and graph.state_sizes[0] != "P":
         raise CellError(f"{graph.name}: .hr makes the layer's output; return what it made as the first state")
     # What layers read of a cell is made now: TorchDynamo can't trace the first use of a cached_property.
-    _ = graph.input_gates, graph.hidden_gates, graph.projects_output, graph.state_sizes, graph.masks, graph.shared, graph.expected
+    _ = graph.input_gates, graph.hidden_gates, graph.projects_output, graph.state_sizes, graph.masks, graph.expected
+    _ = graph.shared
 
 
 def infer_sizes(graph: Graph) -> tuple[str, ...]:

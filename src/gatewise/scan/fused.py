@@ -48,9 +48,9 @@ def plan(
     """The plan of a cell at its sizes."""
     extras = backward_plan(graph).extras
     kernels = cpu.forward_kernel(graph), cpu.forward_kernel(graph, extras), cpu.backward_kernel(graph)
-    wide = [output if s == "P" else hidden for s in (*graph.state_sizes, *(graph.sizes[i] for i in extras))]
-    sizes = [1 if i in graph.shared else size for i, size in zip((*(-1 for _ in graph.states), *extras), wide, strict=True)]
-    states = tuple(sizes[: len(graph.states)])
+    widths = {"H": hidden, "P": output}
+    states = tuple(widths[s] for s in graph.state_sizes)
+    sizes = [*states, *(1 if i in graph.shared else widths[graph.sizes[i]] for i in extras)]
     places = tuple(accumulate(sizes[1:-1], initial=0))[: len(sizes) - 1]
     known = graph, flip, executor, hidden, output, axes, cpu.TYPES[dtype]
     return Plan(*known, *kernels, states, places, sum(sizes[1:]))

@@ -19,7 +19,8 @@ from gatewise.graph.rules import LEAVES, MASKS, shared_nodes
 from gatewise.scan.plan import BackwardPlan, backward_plan
 
 OPERATIONS = (
-    "COPY", "SPREAD", "MEAN", "MEAN_OF_PRODUCT", "MULTIPLY_ADD", "TOTAL", "TOTAL_OF_PRODUCT", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
+    "COPY", "SPREAD", "MEAN", "MEAN_OF_PRODUCT", "MULTIPLY_ADD", "TOTAL", "TOTAL_OF_PRODUCT",
+    "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
     "abs", "softplus", "elu", "leaky_relu", "softsign", "hardsigmoid", "clamp", "minimum", "maximum", "where", "lt",
     "le", "gt", "ge",
 )  # fmt: skip
@@ -33,11 +34,12 @@ PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
     "leaky_relu": (("negative_slope", 0.01),),
 }
 KINDS = (
-    "scratch", "input", "state", "new", "keep", "vector", "bias", "mask", "seed", "came", "carry", "saved", "column", "total",
+    "scratch", "input", "state", "new", "keep", "vector", "bias", "mask", "seed", "came", "carry", "saved", "column",
+    "total",
 )  # fmt: skip
 # What arrays hold, in the order of csrc/program.h.
 PRODUCTS = {"project": 0, "unproject": 1, "output": 2, "unoutput": 3}  # which weights, as csrc/program.h numbers them
-Place = tuple[int, int]  # a slot, and 1 for a value that all units share; or -1 - array, and which of its blocks of units
+Place = tuple[int, int]  # a slot, 1 if one vector of a row is made; or -1 - array, and which of its blocks of units
 Key = tuple[str, str]  # what an array holds: ("state", "h"), ("column", "0"), …
 
 
@@ -153,7 +155,7 @@ class Compiler:
             after = max((self.level[a] for a in args), default=0)
             if node.op in PRODUCTS:  # have the even levels, means the odd ones
                 after = 0 if len(args) == 1 and self.leaf(args[0]) else after // 2 * 2 + 2
-            self.level[i] = after | 1 if node.op == "mean" else after
+            self.level[i] = after | 1 if i in self.shared else after
         products = {self.level[i] for i in self.live if self.nodes[i].op in PRODUCTS}
         for i in self.live:
             if self.level[i] not in products:
@@ -239,7 +241,7 @@ class Compiler:
         return len(self.numbers) - 1
 
     def fused(self, stage: Stage) -> list[tuple[int, str, list[int]]]:
-        """The nodes of a stage, their operations and operands; a product that one sum or mean alone reads is part of it."""
+        """The nodes of a stage, their operations and operands; a product that one sum or mean reads is part of it."""
         read = [a for i in self.live for a in self.args(i)] + [s.node for s in self.stores]
         inner = {i for i in stage.nodes if self.nodes[i].op == "mul" and i not in self.shared and read.count(i) == 1}
         todo: dict[int, tuple[str, list[int]]] = {}

@@ -42,7 +42,7 @@ inline bool read(Program &program, Reader &in, const double *numbers, int64_t co
             i.to = in.operand(), i.a = in.operand(), i.b = in.operand(), i.c = in.operand();
             i.p = number(in.next()), i.q = number(in.next());
             if (i.op < 0 || i.op >= OPS) return false;
-            stage.whole |= i.op == MEAN || i.op == MEAN_OF_PRODUCT;
+            stage.whole |= stage.products.empty() && i.to.place >= 0 && i.to.part;
             stage.tape.push_back(i);
         }
         program.stages.push_back(stage);

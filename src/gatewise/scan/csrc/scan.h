@@ -138,6 +138,7 @@ template <class T, class E> struct Scan {
     Tile<T> find(Operand o, const Piece &piece) const {
         if (o.place >= 0) return {piece.slot + int64_t(o.place) * piece.rows * piece.width, piece.width};
         const int k = -1 - o.place;
+        if (program.arrays[k].size == 2) return {at[k] + piece.r * row[k], row[k]};
         return {at[k] + piece.r * row[k] + piece.j + o.part * piece.size, row[k]};
     }
 

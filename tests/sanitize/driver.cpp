@@ -112,7 +112,7 @@ template <class Real> struct Trial {
     }
 
     bool has(int option) const { return options & option; }
-    int64_t size(int32_t s) const { return s ? P : n.H; }
+    int64_t size(int32_t s) const { return s == 2 ? 1 : s ? P : n.H; }
     double random() {  // in [-1, 1)
         seed = seed * 6364136223846793005u + 1442695040888963407u;
         return double(seed >> 11) / double(uint64_t(1) << 52) - 1;

@@ -1,8 +1,8 @@
 """Write the programs of several cells to a file, which driver.cpp reads.
 
-All is numbers of 64 bits; a list begins with its length. Of each cell: its name; whether the size of each state, kept
-value and mask is P; whether each mask has steps; whether the cell projects its output, and how many vectors it has;
-then the programs of its steps forward, forward keeping what backward needs, and backward.
+All is numbers of 64 bits; a list begins with its length. Of each cell: its name; the size of each state, kept value and
+mask, as csrc/program.h has it; whether each mask has steps; whether the cell projects its output, and how many vectors
+it has; then the programs of its steps forward, forward keeping what backward needs, and backward.
 """
 
 import struct
@@ -37,6 +37,7 @@ CELLS = (
     cells.lstm_projected,
     cells.lstm_peephole,
     gatewise.layer_norm(cells.lstm),
+    gatewise.layer_norm(cells.gru_reset_before),
     gatewise.zoneout(cells.lstm_projected, 0.1),
     gatewise.recurrent_dropout(cells.gru, 0.2),
 )
@@ -53,8 +54,9 @@ def program(compiled: Compiled) -> bytes:
 
 def described(cell: gatewise.Graph) -> bytes:
     extras = backward_plan(cell).extras
-    sizes = cell.state_sizes, [cell.sizes[i] for i in extras], [cell.sizes[i] for i in cell.masks]
-    parts = [row(map(ord, cell.name)), *(row(size == "P" for size in some) for some in sizes)]
+    kept = ["1" if i in cell.shared else cell.sizes[i] for i in extras]
+    sizes = cell.state_sizes, kept, [cell.sizes[i] for i in cell.masks]
+    parts = [row(map(ord, cell.name)), *(row(map("HP1".index, some)) for some in sizes)]
     parts.append(row(cell.nodes[i].op == "step_mask" for i in cell.masks))
     parts.append(struct.pack("2q", cell.projects_output, len(cell.vectors)))
     parts += map(program, (forward_program(cell, ()), forward_program(cell, extras), backward_program(cell)))

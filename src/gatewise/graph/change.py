@@ -317,8 +317,8 @@ def _normalised(edit: Editor, values: Sequence[Value], eps: float) -> list[Value
     average = mean(values)
     centred = [edit.op("sub", value, average) for value in values]
     variance = mean([edit.op("mul", c, c) for c in centred])
-    deviation = edit.op("sqrt", edit.op("add", variance, eps))
-    return [edit.op("div", c, deviation) for c in centred]
+    scale = edit.op("div", 1.0, edit.op("sqrt", edit.op("add", variance, eps)))
+    return [edit.op("mul", c, scale) for c in centred]
 
 
 def _groups(cell: Graph) -> dict[str, object]:

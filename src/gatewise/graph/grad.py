@@ -13,7 +13,7 @@ from functools import lru_cache
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Proxy
-from gatewise.graph.rules import LEAVES, MASKS, is_comparison
+from gatewise.graph.rules import LEAVES, MASKS, is_comparison, shared_nodes
 
 
 @lru_cache(maxsize=256)
@@ -35,16 +35,9 @@ def backward(graph: Graph) -> Graph:
     - `operand %6`: the value (not a gradient) of node 6, which some projection read: its product with the
       former, summed over steps, is the gradient of the weights.
     """
-    trace = Differentiation(graph)
-    for state, i in graph.outputs:
-        trace.give(i, trace.builder.add("grad", key=state))
-    for seed in (graph.outputs[0][1], *graph.watched):
-        trace.give(seed, trace.builder.add("grad", key=f"%{seed}"))
-    for i in reversed(closure(graph.nodes, [*(i for _, i in graph.outputs), *graph.watched])):
-        trace.step(i)
-    for op, keys in (("state", graph.states), ("input", graph.input_gates), ("vector", graph.vectors)):
-        for key in keys:  # what nothing reads still has a gradient: zero
-            trace.outputs.setdefault(f"{op} {key}", trace.builder.constant(0.0))
+    # Twice: what the first has shown to be there anyhow, the second makes values of, rather than save these as well.
+    there = Differentiation(graph).run().there()
+    trace = Differentiation(graph, there).run()
     nodes, outputs = trace.builder.prune([(label, p._index) for label, p in sorted(trace.outputs.items())])
     return Graph(f"{graph.name}_backward", graph.gates, graph.states, graph.vectors, nodes, outputs)
 
@@ -52,15 +45,38 @@ def backward(graph: Graph) -> Graph:
 class Differentiation:
     """The state of one pass over a cell's nodes, last to first."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.builder = graph, Builder()
+    def __init__(self, graph: Graph, there: frozenset[int] = frozenset()) -> None:
+        self.graph, self.builder, self.known = graph, Builder(), there
         self.gradients: dict[int, Proxy] = {}
         self.projections: dict[int, list[tuple[str, Proxy]]] = defaultdict(list)
         self.outputs: dict[str, Proxy] = {}
         self.values: dict[int, Proxy | float] = {}
 
+    def run(self) -> Differentiation:
+        graph = self.graph
+        for state, i in graph.outputs:
+            self.give(i, self.builder.add("grad", key=state))
+        for seed in (graph.outputs[0][1], *graph.watched):
+            self.give(seed, self.builder.add("grad", key=f"%{seed}"))
+        for i in reversed(closure(graph.nodes, [*(i for _, i in graph.outputs), *graph.watched])):
+            self.step(i)
+        for op, keys in (("state", graph.states), ("input", graph.input_gates), ("vector", graph.vectors)):
+            for key in keys:  # what nothing reads still has a gradient: zero
+                self.outputs.setdefault(f"{op} {key}", self.builder.constant(0.0))
+        return self
+
+    def there(self) -> frozenset[int]:
+        """The cell's nodes whose values the outputs are made of."""
+        used = set(closure(self.builder.nodes, [p._index for p in self.outputs.values()]))
+        return frozenset(i for i, value in self.values.items() if isinstance(value, Proxy) and value._index in used)
+
     def give(self, i: int, gradient: Proxy) -> None:
-        """Add to the gradient of node i."""
+        """Add to the gradient of node i.
+
+        That of a value which units share is averaged over them, at once: what follows is the same for all.
+        """
+        if i in self.graph.shared:
+            gradient = self._averaged(gradient)
         self.gradients[i] = self.gradients[i] + gradient if i in self.gradients else gradient
 
     def step(self, i: int) -> None:
@@ -80,6 +96,10 @@ class Differentiation:
         elif node.op == "project":
             self.outputs[f"project %{i}"] = g
             self.projections[node.args[0]].append((node.key, g))
+        elif node.op == "mean":  # whose derivative is the average
+            self.give(node.args[0], self._averaged(g))
+        elif node.op == "mul" and node.args[0] == node.args[1]:  # a square: one product rather than two
+            self.give(node.args[0], 2.0 * g * self.value(node.args[0]))
         elif node.op == "output":
             self.outputs[f"output %{i}"] = g
             self.give(node.args[0], self.builder.add("unoutput", (g,)))
@@ -108,9 +128,11 @@ class Differentiation:
         node = self.graph.nodes[i]
         # 1 - z, r * h and the like: made by arithmetic from leaves, which are there anyhow, and at most one
         # other value, so saving both would waste memory. A comparison is made again too: what is saved are numbers.
+        # Of values that are there anyhow there may be more, and of what all units share any op is cheap.
         made_from = {a for a in node.args if self.graph.nodes[a].op not in LEAVES}
-        arithmetic = node.op in ("add", "sub", "mul", "neg") and len(made_from) <= 1
-        return node.args if arithmetic or is_comparison(node) else ()
+        cheap = node.op in ("add", "sub", "mul", "neg") or (i in self.graph.shared and node.op != "mean")
+        remade = cheap and (len(made_from) <= 1 or made_from <= self.known)
+        return node.args if remade or is_comparison(node) else ()
 
     def _value(self, i: int) -> Proxy | float:
         node = self.graph.nodes[i]
@@ -119,8 +141,27 @@ class Differentiation:
         if node.op in LEAVES:
             return self.builder.add(node.op, key=node.key, params=dict(node.params))
         if args := self._remade_from(i):
-            return self.builder.add(node.op, [self.values[a] for a in args])
+            return self.builder.add(node.op, [self.values[a] for a in args], params=dict(node.params))
         return self.builder.add("saved", key=f"%{i}")
+
+    def _averaged(self, g: Proxy) -> Proxy:
+        """The mean of g over the units; factors that all units share stay outside of it."""
+        nodes = self.builder.nodes
+        node = nodes[g._index]
+        shared = shared_nodes(nodes, self.graph.shared)
+        if g._index in shared:
+            return g
+        factors = [nodes[a].op == "const" or a in shared for a in node.args]
+        given = [Proxy(self.builder, a) for a in node.args]
+        for k in range(len(given)):
+            if (
+                node.op == "neg"
+                or (node.op == "mul" and factors[1 - k])
+                or (node.op == "div" and k == 0 and factors[1])
+            ):
+                given[k] = self._averaged(given[k])
+                return self.builder.add(node.op, given)
+        return self.builder.add("mean", (g,))
 
     def operand(self, i: int) -> Proxy:
         """The value of a node that is projected, which is never a plain number."""

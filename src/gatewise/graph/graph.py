@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, check_watched, infer_sizes
+from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, check_watched, infer_sizes, shared_nodes
 
 if TYPE_CHECKING:
     from gatewise.inspect.diagram import Diagram
@@ -145,6 +145,11 @@ class Graph:
     def state_sizes(self) -> tuple[str, ...]:
         """Each state's size, "H" or "P", in the order of `states`."""
         return tuple(self.sizes[i] for _, i in self.outputs)
+
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """The nodes whose value all units of a sample share, and of which one number is kept; not what is given out."""
+        return shared_nodes(self.nodes, whole=[*self.watched, *(i for _, i in self.outputs)])
 
     @cached_property
     def masks(self) -> tuple[int, ...]:

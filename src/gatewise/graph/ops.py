@@ -108,7 +108,7 @@ _ROWS = (
     Op(
         "div",
         operator.truediv,
-        (lambda g, a, b, y: g / b, lambda g, a, b, y: -g * y / b),
+        (lambda g, a, b, y: g / b, lambda g, a, b, y: -(g * y / b)),
         Notation(Form("① / ②", QUOTIENT, (PRODUCT, POWER)), Form(r"\frac{①}{②}", PRODUCT, (ANY, ANY))),
         scalars=True,
     ),

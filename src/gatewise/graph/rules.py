@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import keyword
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gatewise.graph.ops import OPS
@@ -121,6 +121,19 @@ def check_node(graph: Graph, i: int, node: Node) -> None:
             raise fault(f"value {k + 1} must {'' if k in conditions else 'not '}be a comparison")
 
 
+def shared_nodes(nodes: Sequence[Node], saved: Collection[int] = (), whole: Collection[int] = ()) -> frozenset[int]:
+    """The nodes whose value all units of a sample share: means, what is made of these and numbers alone, and, in a
+    backward graph, the saved ones of these nodes; without those of which each unit's is wanted, `whole`."""
+    shared: set[int] = set()
+    for i, node in enumerate(nodes):
+        given = [a for a in node.args if nodes[a].op != "const"]
+        # A clip_grad has the gradient of each unit to clip.
+        made = node.op in OPS and node.op != "clip_grad" and bool(given) and all(a in shared for a in given)
+        if i not in whole and (node.op == "mean" or made or (node.op == "saved" and int(node.key[1:]) in saved)):
+            shared.add(i)
+    return frozenset(shared)
+
+
 def is_comparison(node: Node) -> bool:
     """Whether the node's values are truths, not numbers."""
     return node.op in OPS and OPS[node.op].boolean
@@ -163,6 +176,7 @@ def check_cell(graph: Graph) -> None:
         raise CellError(f"{graph.name}: .hr makes the layer's output; return what it made as the first state")
     # What layers read of a cell is made now: TorchDynamo can't trace the first use of a cached_property.
     _ = graph.input_gates, graph.hidden_gates, graph.projects_output, graph.state_sizes, graph.masks, graph.expected
+    _ = graph.shared
 
 
 def infer_sizes(graph: Graph) -> tuple[str, ...]:

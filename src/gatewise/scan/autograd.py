@@ -321,9 +321,9 @@ def _apart(inputs: Sequence[Tensor], made: Sequence[Tensor]) -> list[Tensor]:
 def _(graph: str, executor: str, keep: bool, tensors: list[Tensor]) -> list[Tensor]:
     cell = _graph_of(graph)
     inputs = Inputs.of(cell, tensors)
-    new = [i for _, i in cell.outputs]
-    kept = [*new, *backward_plan(cell).extras] if keep else [new[0], *cell.watched]
-    steps = [inputs.x.new_empty(*inputs.x.shape[:2], inputs.width(cell, i)) for i in kept]
+    widths = [inputs.width(cell, i) for _, i in cell.outputs[: None if keep else 1]]
+    widths += [inputs.kept_width(cell, i) for i in (backward_plan(cell).extras if keep else cell.watched)]
+    steps = [inputs.x.new_empty(*inputs.x.shape[:2], width) for width in widths]
     return [steps[0], *(s.new_empty(s.shape) for s in inputs.states), *steps[1:]]
 
 

@@ -118,7 +118,7 @@ def forward(
     finals = tuple(like.new_empty(batch, s.shape[1]) for s in inputs.states)
     kept = len(finals) if keep else 1
     columns = tuple(empty(like, steps, batch, s.shape[1]) for s in inputs.states[:kept])
-    values = tuple(empty(like, steps, batch, inputs.width(graph, i)) for i in extras)
+    values = tuple(empty(like, steps, batch, inputs.kept_width(graph, i)) for i in extras)
     news = [*columns, *(None,) * (len(finals) - kept)]
     run(forward_kernel(graph, tuple(extras)), *_arguments(dtype, inputs, news, values), *_list(finals))
     return tuple(f.to(dtype) for f in finals), tuple(k.to(dtype) for k in columns + values)

@@ -49,8 +49,10 @@ def plan(
     """The plan of a cell at its sizes."""
     extras = backward_plan(graph).extras
     kernels = cpu.forward_kernel(graph, graph.watched), cpu.forward_kernel(graph, extras), cpu.backward_kernel(graph)
-    sizes = [output if s == "P" else hidden for s in (*graph.state_sizes, *(graph.sizes[i] for i in extras))]
-    states, end = tuple(sizes[: len(graph.states)]), len(sizes) - len(graph.watched)
+    widths = {"H": hidden, "P": output}
+    states = tuple(widths[s] for s in graph.state_sizes)
+    sizes = [*states, *(1 if i in graph.shared else widths[graph.sizes[i]] for i in extras)]
+    end = len(sizes) - len(graph.watched)
     watched, sizes = tuple(sizes[end:]), sizes[:end]
     places = tuple(accumulate(sizes[1:-1], initial=0))[: len(sizes) - 1]
     known = graph, flip, executor, hidden, output, axes, cpu.TYPES[dtype], watched

@@ -55,6 +55,10 @@ class Inputs(NamedTuple):
         """The size of one of the cell's values: H or P; a constant is as wide as what it becomes, H."""
         return self.projected_size if graph.sizes[node] == "P" else self.hidden_size
 
+    def kept_width(self, graph: Graph, extra: int) -> int:
+        """The size of one of the cell's values where it is kept: 1 where all units share it."""
+        return 1 if extra in graph.shared else self.width(graph, extra)
+
     def flat(self) -> tuple[Tensor, ...]:
         """The tensors in a row, as autograd and operators take them."""
         weights = (self.weight_hh, self.bias_hh, self.weight_hr, self.vectors, self.initial)
@@ -164,7 +168,8 @@ def backward_plan(graph: Graph) -> BackwardPlan:
             operands.append(Operand(gates, made, read))
     there = {*(i for _, i in graph.outputs), *graph.watched}
     saved = dict.fromkeys(int(node.key[1:]) for _, node in walk(back, "saved"))
-    extras = (*(i for i in saved if i not in there), *graph.watched)
+    kept = sorted((i for i in saved if i not in there), key=graph.shared.__contains__)  # the short ones last
+    extras = (*kept, *graph.watched)
     states = tuple(outputs[f"state {state}"] for state in graph.states)
     return BackwardPlan(back, states, extras, tuple(columns), vectors, tuple(operands))
 

@@ -1,8 +1,9 @@
 """A graph -> the program that the C++ kernels run (csrc/program.h says what it consists of).
 
-A step is cut into stages where a value is needed whole: before a product with the weights, and before a mean
-over the units. All else in a stage is element-wise, and becomes a tape of instructions whose operands are
-arrays, where they lie, and slots: tiles of some rows x units in the nearest cache, given out like registers.
+A step is cut into stages where a value is needed whole: before a product with the weights, and between products,
+whose tiles have some of the units, and means over the units, whose tiles have all. All else in a stage is
+element-wise, and becomes a tape of instructions whose operands are arrays, where they lie, and slots: tiles of some
+rows x units in the nearest cache, given out like registers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gatewise.graph.graph import Graph, Node, closure
-from gatewise.graph.rules import LEAVES, MASKS
-from gatewise.scan.plan import backward_plan
+from gatewise.graph.rules import LEAVES, MASKS, shared_nodes
+from gatewise.scan.plan import BackwardPlan, backward_plan
 
 OPERATIONS = (
-    "COPY", "ROW", "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
+    "COPY", "SPREAD", "MEAN", "MEAN_OF_PRODUCT", "MULTIPLY_ADD", "TOTAL", "TOTAL_OF_PRODUCT",
+    "add", "sub", "mul", "div", "neg", "pow", "sigmoid", "tanh", "relu", "exp", "log", "sqrt",
     "abs", "softplus", "elu", "leaky_relu", "softsign", "hardsigmoid", "clamp", "minimum", "maximum", "where", "lt",
     "le", "gt", "ge",
 )  # fmt: skip
@@ -33,10 +35,11 @@ PARAMETERS: dict[str, tuple[tuple[str, float], ...]] = {
 }
 KINDS = (
     "scratch", "input", "state", "new", "keep", "vector", "bias", "mask", "seed", "came", "carry", "saved", "column",
+    "total",
 )  # fmt: skip
 # What arrays hold, in the order of csrc/program.h.
 PRODUCTS = {"project": 0, "unproject": 1, "output": 2, "unoutput": 3}  # which weights, as csrc/program.h numbers them
-Place = tuple[int, int]  # a slot; or -1 - array, and which of its blocks of units
+Place = tuple[int, int]  # a slot, 1 if one vector of a row is made; or -1 - array, and which of its blocks of units
 Key = tuple[str, str]  # what an array holds: ("state", "h"), ("column", "0"), …
 
 
@@ -58,7 +61,6 @@ class Stage:
     """What is done between two points at which values are whole."""
 
     size: str
-    means: list[int] = field(default_factory=list)
     products: dict[tuple[object, ...], list[int]] = field(default_factory=dict)  # of what -> the nodes made
     nodes: list[int] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
@@ -111,10 +113,10 @@ class Compiler:
         self.stores = [store._replace(node=self.resolve(store.node)) for store in stores]
         self.stages: dict[tuple[int, str], Stage] = {}
         self.level: dict[int, int] = {}
-        self.rows: dict[int, int] = {}
         self.sums: dict[int, tuple[int, int]] = {}  # a sum that a product begins with -> the projection, the rest
         self.live = [i for i in closure(graph.nodes, [s.node for s in self.stores]) if graph.nodes[i].op != "clip_grad"]
         constants = [i for i in self.live if self.nodes[i].op == "const"]
+        self.shared = graph.shared if graph is cell else shared_nodes(graph.nodes, cell.shared)
         texts = list(dict.fromkeys(str(self.nodes[i]) for i in constants))
         self.constants = {i: texts.index(str(self.nodes[i])) for i in constants}
         self.numbers += [float(text.split("=")[1]) for text in texts]
@@ -122,7 +124,8 @@ class Compiler:
         # Where the value of a node can be read again: it is stored there anyhow.
         self.homes: dict[int, Store] = {}
         for store in self.stores:
-            self.homes.setdefault(store.node, store)
+            if store.array[0] != "total":
+                self.homes.setdefault(store.node, store)
 
     def resolve(self, i: int) -> int:
         """The node itself; for what changes gradients alone, the one that it passes on."""
@@ -149,21 +152,20 @@ class Compiler:
         """Put every node into its stage, and have stored what a later stage reads."""
         for i in self.live:
             node, args = self.nodes[i], self.args(i)
-            if node.op in PRODUCTS or node.op == "mean":
-                alone = len(args) == 1
-                whole = [-1 if alone and self.leaf(a) else self.level[a] for a in args]
-                self.level[i] = max(whole) + 1
-            else:
-                self.level[i] = max((self.level[a] for a in args), default=0)
+            after = max((self.level[a] for a in args), default=0)
+            if node.op in PRODUCTS:  # have the even levels, means the odd ones
+                after = 0 if len(args) == 1 and self.leaf(args[0]) else after // 2 * 2 + 2
+            self.level[i] = after | 1 if i in self.shared else after
+        products = {self.level[i] for i in self.live if self.nodes[i].op in PRODUCTS}
+        for i in self.live:
+            if self.level[i] not in products:
+                self.level[i] |= 1
         for i in self.live:
             node = self.nodes[i]
             if node.op in LEAVES:
                 continue
             stage = self.stage(self.level[i], self.sizes[i])
-            if node.op == "mean":
-                stage.means.append(i)
-                self.rows[i] = len(self.rows)
-            elif node.op in PRODUCTS:
+            if node.op in PRODUCTS:
                 # The gates that project one value are one product; so are those that are summed again, already.
                 gates = node.key if node.op == "unproject" else ""
                 stage.products.setdefault((node.op, gates, *self.args(i)), []).append(i)
@@ -175,8 +177,6 @@ class Compiler:
         for stage in list(self.stages.values()):
             for made in stage.products.values():
                 self.operand(made[0])
-            for i in stage.means:
-                self.operand(i)
         for store in self.stores:
             self.stage(self.level[store.node], store.size).stores.append(store)
         for stage in self.stages.values():
@@ -206,23 +206,23 @@ class Compiler:
 
     def keep(self, i: int) -> None:
         """Have a value stored for later stages, unless it is kept already or can be had again."""
-        if self.nodes[i].op not in ("const", "mean") and i not in self.homes:
+        if self.nodes[i].op != "const" and i not in self.homes:
             self.store(i, ("scratch", f"%{i}"), 0, 1)
 
     def store(self, i: int, key: Key, part: int, parts: int) -> None:
         size = self.sizes[i]
         if key not in self.arrays:
-            self.scratch.append((key, size, parts))
+            self.scratch.append((key, "1" if i in self.shared and parts == 1 else size, parts))
         self.array(key)
         self.stores.append(Store(i, key, part, size))
         self.homes.setdefault(i, self.stores[-1])
 
     def operand(self, i: int) -> Key:
-        """The array of what a product or a mean reads: whole rows, several values side by side."""
+        """The array of what a product reads: whole rows, several values side by side."""
         args = self.args(i)
         if len(args) == 1 and (key := self.leaf(args[0])):
             return key
-        homes = [[s for s in self.stores if s.node == a] for a in args]
+        homes = [[s for s in self.stores if s.node == a and s.array[0] != "total"] for a in args]
         for first in homes[0]:  # an array that has just these values, in this order, and no others
             same = [s for s in self.stores if s.array == first.array]
             if sorted((s.part, s.node) for s in same) == list(enumerate(args)):
@@ -240,13 +240,29 @@ class Compiler:
         self.numbers.append(value)
         return len(self.numbers) - 1
 
+    def fused(self, stage: Stage) -> list[tuple[int, str, list[int]]]:
+        """The nodes of a stage, their operations and operands; a product that one sum or mean reads is part of it."""
+        read = [a for i in self.live for a in self.args(i)] + [s.node for s in self.stores]
+        inner = {i for i in stage.nodes if self.nodes[i].op == "mul" and i not in self.shared and read.count(i) == 1}
+        todo: dict[int, tuple[str, list[int]]] = {}
+        for i in stage.nodes:
+            op, args = self.nodes[i].op, self.args(i)
+            if op in ("add", "mean") and (factors := [a for a in args if a in inner]):
+                rest = list(args)
+                rest.remove(factors[-1])
+                args = [*todo.pop(factors[-1])[1], *rest]
+                op = "MULTIPLY_ADD" if rest else "MEAN_OF_PRODUCT"
+            todo[i] = op.upper() if op == "mean" else op, args
+        return [(i, op, args) for i, (op, args) in todo.items()]
+
     def tape(self, stage: Stage) -> tuple[list[list[int]], dict[int, int]]:
         """The instructions of a stage, and the slots of what its products make."""
-        todo: list[tuple[int, list[int]]] = [(i, self.args(i)) for i in stage.nodes]
-        reads = [a for _, args in todo for a in args] + [s.node for s in stage.stores]
+        todo = self.fused(stage)
+        reads = [a for _, _, args in todo for a in args] + [s.node for s in stage.stores]
         left = {a: reads.count(a) for a in reads}
         free: list[int] = []
         slots: dict[int, int] = dict(self.constants)
+        spread: set[int] = set()
         top = len(set(self.constants.values()))
         code: list[list[int]] = []
 
@@ -263,14 +279,14 @@ class Compiler:
             operands = [to, *given, (0, 0), (0, 0), (0, 0)][:4]
             code.append([CODES[op], *(n for operand in operands for n in operand), *([*numbers, -1, -1][:2])])
 
-        def have(i: int) -> Place:
-            """Where a value is read."""
-            if i in slots:
-                return slots[i], 0
-            if i in self.rows:
-                line("ROW", (take(i), 0), (self.rows[i], 0))
-                return slots[i], 0
-            return self.lies(i)
+        def have(i: int, whole: bool = True) -> Place:
+            """Where a value is read: for all units, or where that is enough, for some."""
+            if i in self.shared and (i not in slots or (whole and i not in spread)):
+                given = (slots[i], 0) if i in slots else self.lies(i)
+                line("SPREAD", (slots[i] if i in slots else take(i), int(not whole)), given)
+                if whole:
+                    spread.add(i)
+            return (slots[i], 0) if i in slots else self.lies(i)
 
         def done(i: int) -> None:
             left[i] -= 1
@@ -279,7 +295,10 @@ class Compiler:
 
         def copy(i: int, stores: Iterable[Store]) -> None:
             for store in stores:
-                line("COPY", self.place(store), have(i))
+                total = store.array[0] == "total"
+                op = "TOTAL" if total else "SPREAD" if i in self.shared else "COPY"
+                given = have(i, total)
+                line(op, self.place(store), given)
                 done(i)
 
         made = {i: take(i) for nodes in stage.products.values() for i in nodes}
@@ -288,24 +307,30 @@ class Compiler:
                 raise Refusal("a product that nothing reads")
         for i in made:
             copy(i, [s for s in stage.stores if s.node == i])
-        for i, args in todo:
-            node = self.nodes[i]
-            given = [have(a) for a in args]
+        for i, op, args in todo:
+            shared = i in self.shared and not op.startswith("MEAN")
+            given = [have(a, not shared) for a in args]
             for a in args:
                 done(a)
-            parameters = dict(node.params)
-            numbers = [self.number(parameters.get(n, d)) for n, d in PARAMETERS.get(node.op, ())]
-            if node.op not in CODES:
-                raise Refusal(f"no kernel for {node.op}")
+            parameters = dict(self.nodes[i].params)
+            numbers = [self.number(parameters.get(n, d)) for n, d in PARAMETERS.get(op, ())]
+            if op not in CODES:
+                raise Refusal(f"no kernel for {op}")
             stores = [s for s in stage.stores if s.node == i]
-            if stores:  # made where it is stored, and read from there
-                line(node.op, self.place(stores[0]), *given, numbers=numbers)
+            whole = [s for s in stores if s.array[0] != "total"]
+            if op == "mul" and stores and not whole and left[i] == 1:
+                line("TOTAL_OF_PRODUCT", self.place(stores[0]), *given)
+                continue
+            if whole and i not in self.shared:  # made where it is stored, and read from there
+                line(op, self.place(whole[0]), *given, numbers=numbers)
                 left[i] -= 1
-                copy(i, stores[1:])
-            else:
-                line(node.op, (take(i), 0), *given, numbers=numbers)
-                if not left.get(i):  # only another size's stage reads it, from where it is stored
-                    free.append(slots.pop(i))
+                stores.remove(whole[0])
+                copy(i, stores)
+                continue
+            line(op, (take(i), int(i in self.shared)), *given, numbers=numbers)
+            copy(i, stores)
+            if not left.get(i) and i in slots:  # only another size's stage reads it, from where it is stored
+                free.append(slots.pop(i))
         for i in sorted({s.node for s in stage.stores} - set(made) - set(stage.nodes)):  # leaves and numbers
             copy(i, [s for s in stage.stores if s.node == i])
         return code, made
@@ -331,10 +356,7 @@ class Compiler:
         body: list[int] = []
         for (_, size), stage in sorted(self.stages.items()):
             code, slots = self.tape(stage)
-            body += [_size(size), len(stage.means)]
-            for i in stage.means:
-                body += [self.rows[i], self.array(self.operand(i)), _size(self.sizes[self.args(i)[0]])]
-            body.append(len(stage.products))
+            body += [_size(size), len(stage.products)]
             for nodes in stage.products.values():
                 body += self.product(nodes, slots)
             body.append(len(code))
@@ -345,7 +367,7 @@ class Compiler:
             tail += [self.array(before), self.array(after), _size(size)]
             tail += [-1 if key is None else self.array(key) for key in (came, seed)]
         plan = backward_plan(self.cell) if self.graph is not self.cell else None
-        columns = [self.array(("column", str(c))) for c in range(len(plan.columns))] if plan else []
+        columns = [self.array(column_key(plan, c)) for c in range(len(plan.columns))] if plan else []
         tail += [len(self.arrays), *(n for key in self.arrays for n in self.holder(key)), len(columns), *columns]
         operands = plan.operands if plan else ()
         tail.append(len(operands))
@@ -358,7 +380,6 @@ class Compiler:
         head = [
             int(bool(plan)),
             self.count,
-            len(self.rows),
             *gates,
             len(set(self.constants.values())),
             len(self.stages),
@@ -382,9 +403,9 @@ class Compiler:
             size = cell.state_sizes[index]
         elif kind in ("keep", "saved"):
             node = int(name[1:])
-            size = cell.sizes[node]
             made = [i for _, i in cell.outputs]
             index = self.extras.index(node) if node in self.extras else -1 - made.index(node)
+            size = "1" if node in cell.shared and index >= 0 else cell.sizes[node]
         elif kind == "input":
             index, parts = cell.input_gates.index(name), len(cell.input_gates)
         elif kind == "vector":
@@ -417,8 +438,14 @@ class Compiler:
         return [PRODUCTS[node.op], operand, len(blocks), *blocks, len(to), *to, len(bias), *bias, *plus]
 
 
+def column_key(plan: BackwardPlan, c: int) -> Key:
+    """The array of a column: one of which vectors' gradients alone are made is summed over rows and steps at once."""
+    others = {0} | {operand.made for operand in plan.operands} | {operand.read for operand in plan.operands}
+    return ("column" if c in others else "total"), str(c)
+
+
 def _size(size: str) -> int:
-    return int(size == "P")
+    return "HP1".index(size)
 
 
 @lru_cache(maxsize=256)
@@ -439,7 +466,7 @@ def backward_program(cell: Graph) -> Compiled:
     """The program of a cell's backward scan: it stores the columns of its plan, and the states' gradients."""
     plan = backward_plan(cell)
     stores = [
-        Store(i, ("column", str(c)), part, column.size)
+        Store(i, column_key(plan, c), part, column.size)
         for c, column in enumerate(plan.columns)
         for part, i in enumerate(column.nodes)
     ]

@@ -163,7 +163,7 @@ def forward(
         run.step(t)
         made = [run.full(i, inputs.width(graph, i), inputs.x) for i in outputs]
         states = _where(active[t], made, states) if active else made
-        wanted = [*states[:count], *(run.full(i, inputs.width(graph, i), inputs.x) for i in extras)]
+        wanted = [*states[:count], *(run.full(i, inputs.kept_width(graph, i), inputs.x) for i in extras)]
         for column, value in zip(columns, wanted, strict=True):
             column.append(value)
     stacked = [torch.stack(columns.pop(0)) for _ in range(len(columns))]  # the steps of one are freed before the next

@@ -24,7 +24,7 @@ template <class T, class E = T> struct Layer {
     const bool packed;
     std::vector<std::vector<Panels<E>>> panels;
     std::vector<Values<E>> packed_weights;
-    std::vector<Values<T>> columns, turns;  // of the columns, the states
+    std::vector<Values<T>> columns, turns, totals;  // of the columns, the states, the threads
     std::vector<Place<T>> places;
     Values<T> projected, zeros, table, g_table, x_rows;
     std::unique_ptr<Linear<E>> forth, back;  // by weight_ih
@@ -93,7 +93,8 @@ template <class T, class E = T> struct Layer {
             zero(run.g_vectors, int64_t(program.vectors.size()) * run.H);
         }
         columns = std::vector<Values<T>>(program.columns.size());
-        for (size_t c = 0; c < columns.size() && run.columns.empty(); c++) columns[c].take(chunk * run.B * column_width(c));
+        for (size_t c = 0; c < columns.size() && run.columns.empty(); c++)
+            if (!is_total(c)) columns[c].take(chunk * run.B * column_width(c));
         turns = std::vector<Values<T>>(program.states.size());
         for (size_t k = 0; k < turns.size(); k++)
             if (program.reverse || !run.news[k]) turns[k].take(2 * run.B * run.size(program.states[k].size));
@@ -138,6 +139,9 @@ template <class T, class E = T> struct Layer {
                 return run.g_seen[h.index] ? steps(run.g_seen[h.index], run.flip && h.index == 0) : fixed(zeros.data, 0);
             case CARRY: return two(turns[h.index], nullptr, 0);
             case CAME: return two(turns[h.index], run.g_finals[h.index], 1);
+            case TOTAL_COLUMN:
+                if (run.columns.empty()) return fixed(nullptr, 0);  // each thread has its own
+                return steps(run.columns[h.index]);
             case COLUMN: return steps(run.columns.empty() ? columns[h.index].data : run.columns[h.index]);
             default: return fixed(nullptr, row);
         }
@@ -159,10 +163,12 @@ template <class T, class E = T> struct Layer {
         const int64_t groups = threads / together;
         for (int64_t k = 0; k < groups; k++)
             between[k].reset(new Between<T>(program, run, run.B * (k + 1) / groups - run.B * k / groups));
+        totals = std::vector<Values<T>>(threads);
         team.run([&](int64_t k) {
             const int64_t group = together > 1 ? 0 : k;
+            if (!program.vectors.empty()) std::fill_n(totals[k].take(columns.size() * run.H), columns.size() * run.H, T(0));
             Scan<T, E> scan(program, run, panels, places, *between[group], team, run.B * group / groups, run.B * (group + 1) / groups,
-                         together > 1 ? k : 0, together);
+                         together > 1 ? k : 0, together, totals[k].data);
             for (int64_t done = 0; done < run.T; done += chunk) {
                 const int64_t n = std::min(chunk, run.T - done), t0 = program.reverse ? run.T - done - n : done;
                 if (k == 0) begin_chunk(t0);
@@ -204,6 +210,7 @@ template <class T, class E = T> struct Layer {
 
     // --- the gradients --------------------------------------------------------------------------------
 
+    bool is_total(int32_t c) const { return program.arrays[program.columns[c]].kind == TOTAL_COLUMN; }
     const T *column(int32_t c) const { return columns[c].data; }
     int64_t column_width(int32_t c) const {
         const Holder &h = program.arrays[program.columns[c]];
@@ -240,7 +247,7 @@ template <class T, class E = T> struct Layer {
             }
         }
         for (size_t v = 0; v < program.vectors.size() && run.g_vectors; v++)
-            sums(column(program.vectors[v]), run.H, N, run.H, of(run.g_vectors) + v * run.H, k);
+            if (!is_total(program.vectors[v])) sums(column(program.vectors[v]), run.H, N, run.H, of(run.g_vectors) + v * run.H, k);
         if (run.g_bias_ih && !same_bias()) sums(column(0), width, N, width, of(run.g_bias_ih), k);
         if (run.indices && run.g_weight_ih) {
             const int64_t first = width * k / threads, last = width * (k + 1) / threads;
@@ -290,6 +297,9 @@ template <class T, class E = T> struct Layer {
             const Place<T> p = place(Holder{program.reverse ? CARRY : NEW, int32_t(k), program.states[k].size, 1});
             std::memcpy(to, p.base + (p.turns ? (t & 1) : t) * p.step, run.B * size * sizeof(T));
         }
+        for (size_t v = 0; v < program.vectors.size() && run.g_vectors; v++)
+            for (int64_t k = 0; k < threads && is_total(program.vectors[v]); k++)
+                for (int64_t u = 0; u < run.H; u++) of(run.g_vectors)[v * run.H + u] += totals[k].data[program.vectors[v] * run.H + u];
         if (program.reverse && run.g_bias_ih && same_bias()) std::memcpy(run.g_bias_ih, run.g_bias_hh, width * sizeof(T));
         if (g_table.data)
             for (int64_t m = 0; m < width; m++)

@@ -178,18 +178,6 @@ void multiply(int vectors, int rows, const E *a, int64_t row, const E *panel, in
     }
 }
 
-// The first `there` lanes.
-template <class T> inline void store_some(T *to, Vec<T> v, int64_t there) {
-    if (there >= LANES<T>) return store<T>(to, v);
-    for (int64_t j = 0; j < there; j++) to[j] = v[j];
-}
-template <class T> inline Vec<T> load_some(const T *from, int64_t there) {
-    if (there >= LANES<T>) return load<T>(from);
-    Vec<T> v = {};
-    for (int64_t j = 0; j < there; j++) v[j] = from[j];
-    return v;
-}
-
 // The sum over n of outer products, A^T B, with A (N, M) and B (N, K): what the weights' gradients are. It is added to what
 // is there, or put there. Both are packed in blocks of rows that stay near.
 template <class E, int MR, int NV>

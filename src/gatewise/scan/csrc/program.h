@@ -2,7 +2,7 @@
 //
 // A step is a row of stages. A stage has matrix products of values that are whole by then (states, or what an earlier
 // stage stored), and a tape of element-wise instructions that runs on tiles of rows x units, right after the products of
-// the same tile, while these are in the nearest cache.
+// the same tile, while these are in the nearest cache. A stage with means has no products, and tiles of whole rows.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -10,7 +10,11 @@
 namespace gatewise {
 
 enum Op : int32_t {
-    COPY, ROW,  // ROW: a value for each row
+    COPY,
+    SPREAD,                 // a row's first value, to all that there is of the row
+    MEAN, MEAN_OF_PRODUCT,  // of a row's units, and of a * b
+    MULTIPLY_ADD,           // a * b + c
+    TOTAL, TOTAL_OF_PRODUCT,  // adds the rows of a, and of a * b, to the array `to`
     ADD, SUB, MUL, DIV, NEG, POW, SIGMOID, TANH, RELU, EXP, LOG, SQRT, ABS, SOFTPLUS, ELU, LEAKY_RELU, SOFTSIGN,
     HARDSIGMOID, CLAMP, MINIMUM, MAXIMUM, WHERE, LT, LE, GT, GE, OPS
 };
@@ -22,14 +26,16 @@ enum Kind : int32_t {
     STATE, NEW, KEEP,      // a state before the step, and after it; a value that is kept
     VECTOR, BIAS, MASK,
     SEED, CAME, CARRY,     // gradients: of what is given out; that which comes to a state after the step, and leaves before it
-    SAVED, COLUMN          // a kept value, or state -1 - index after the step; what is made for the weights' gradients
+    SAVED, COLUMN,         // a kept value, or state -1 - index after the step; what is made for the weights' gradients
+    TOTAL_COLUMN           // a column of which only the sum over all steps and rows is wanted, unless columns are asked for
 };
 
 struct Holder {
-    int32_t kind, index, size, parts;  // rows of parts * (size ? P : H) values
+    int32_t kind, index, size, parts;  // rows of `parts` blocks; size: 0 of H values, 1 of P, 2 of one that all units share
 };
 
-// What an instruction reads or makes: a slot, or the part-th block of units of array -1 - place, where it lies.
+// What an instruction reads or makes: a slot, or the part-th block of units of array -1 - place, where it lies. With part 1 of
+// a slot only a vector of each row is made: all units share the value.
 struct Operand {
     int32_t place, part;
 };
@@ -48,13 +54,9 @@ struct Product {
     std::vector<Operand> plus;              // arrays, or place 0 for none
 };
 
-struct Mean {
-    int32_t to, operand, size;  // a slot of row values, an array, its size
-};
-
 struct Stage {
     int32_t size;  // 0: H units, 1: P
-    std::vector<Mean> means;
+    bool whole;    // tiles are to have whole rows
     std::vector<Product> products;
     std::vector<Instruction> tape;
 };
@@ -74,7 +76,7 @@ struct Projected {
 
 struct Program {
     bool reverse;  // a backward scan: last step first
-    int32_t slots, rows, input_gates, hidden_gates;
+    int32_t slots, input_gates, hidden_gates;
     std::vector<double> constants;  // the first slots hold them
     std::vector<Stage> stages;
     std::vector<State> states;
@@ -109,7 +111,7 @@ struct Run {
     std::vector<void *> g_states, columns;
     void *g_x, *g_weight_ih, *g_bias_ih, *g_weight_hh, *g_bias_hh, *g_weight_hr, *g_vectors;
     void *g_initial;                  // (B, sum of sizes)
-    int64_t size(int32_t s) const { return s ? P : H; }
+    int64_t size(int32_t s) const { return s == 0 ? H : s == 1 ? P : 1; }
 };
 
 // Memory that was in use before, if there is some of this size: the first touch of a fresh page costs as much as the

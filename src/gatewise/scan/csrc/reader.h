@@ -24,17 +24,11 @@ inline bool read(Program &program, Reader &in, const double *numbers, int64_t co
     auto number = [&](int64_t i) { return i < 0 || i >= count ? 0.0 : numbers[i]; };
     program.reverse = in.next();
     program.slots = int32_t(in.next());
-    program.rows = int32_t(in.next());
     program.input_gates = int32_t(in.next()), program.hidden_gates = int32_t(in.next());
     for (int64_t i = 0, n = in.next(); i < n && in.good; i++) program.constants.push_back(number(i));
     for (int64_t n = in.next(); n > 0 && in.good; n--) {
         Stage stage;
-        stage.size = int32_t(in.next());
-        for (int64_t k = in.next(); k > 0 && in.good; k--) {
-            Mean mean;
-            mean.to = int32_t(in.next()), mean.operand = int32_t(in.next()), mean.size = int32_t(in.next());
-            stage.means.push_back(mean);
-        }
+        stage.size = int32_t(in.next()), stage.whole = false;
         for (int64_t k = in.next(); k > 0 && in.good; k--) {
             Product product;
             product.weight = int32_t(in.next()), product.operand = int32_t(in.next());
@@ -48,6 +42,7 @@ inline bool read(Program &program, Reader &in, const double *numbers, int64_t co
             i.to = in.operand(), i.a = in.operand(), i.b = in.operand(), i.c = in.operand();
             i.p = number(in.next()), i.q = number(in.next());
             if (i.op < 0 || i.op >= OPS) return false;
+            stage.whole |= stage.products.empty() && i.to.place >= 0 && i.to.part;
             stage.tape.push_back(i);
         }
         program.stages.push_back(stage);

@@ -36,15 +36,14 @@ struct Team {
 
 // Values between the stages of a step: of the threads that share a step's units, or of one alone.
 template <class T> struct Between {
-    std::vector<Values<T>> scratch, before, row_values;  // of the arrays, the states, the means
+    std::vector<Values<T>> scratch, before;  // of the arrays, the states
     Between(const Program &program, const Run &run, int64_t rows)
-        : scratch(program.arrays.size()), before(run.resets ? program.states.size() : 0), row_values(program.rows) {
+        : scratch(program.arrays.size()), before(run.resets ? program.states.size() : 0) {
         for (size_t i = 0; i < scratch.size(); i++) {
             const Holder &h = program.arrays[i];
             if (h.kind == SCRATCH) scratch[i].take(rows * run.size(h.size) * h.parts);
         }
         for (size_t i = 0; i < before.size(); i++) before[i].take(rows * run.size(program.states[i].size));
-        for (auto &values : row_values) values.take(rows);
     }
 };
 
@@ -68,6 +67,7 @@ template <class T, class E> struct Scan {
     const int64_t begin, end, share, shares;
     std::vector<T *> at;  // where each array's step begins, at row `begin`
     std::vector<int64_t> row;
+    T *totals;  // of the columns
     Values<T> slots;
     // What a stage's products multiply: rows of elements, so far apart.
     struct Rows {
@@ -78,9 +78,9 @@ template <class T, class E> struct Scan {
     std::vector<Rows> factors;
 
     Scan(const Program &p, const Run &r, const std::vector<std::vector<Panels<E>>> &w, const std::vector<Place<T>> &places,
-         Between<T> &between, Team &team, int64_t begin, int64_t end, int64_t share, int64_t shares)
+         Between<T> &between, Team &team, int64_t begin, int64_t end, int64_t share, int64_t shares, T *totals)
         : program(p), run(r), panels(w), places(places), between(between), team(team), begin(begin), end(end), share(share),
-          shares(shares), at(p.arrays.size()), row(p.arrays.size()) {
+          shares(shares), at(p.arrays.size()), row(p.arrays.size()), totals(totals) {
         size_t most = 0;
         for (const Stage &stage : p.stages) most = std::max(most, stage.products.size());
         factors = std::vector<Rows>(most);
@@ -96,6 +96,10 @@ template <class T, class E> struct Scan {
             const Holder &h = program.arrays[i];
             if (h.kind == SCRATCH) {
                 at[i] = between.scratch[i].data, row[i] = p.row;
+                continue;
+            }
+            if (h.kind == TOTAL_COLUMN && !p.base) {
+                at[i] = totals + h.index * run.H, row[i] = 0;
                 continue;
             }
             const int64_t s = t + p.shift;
@@ -134,6 +138,7 @@ template <class T, class E> struct Scan {
     Tile<T> find(Operand o, const Piece &piece) const {
         if (o.place >= 0) return {piece.slot + int64_t(o.place) * piece.rows * piece.width, piece.width};
         const int k = -1 - o.place;
+        if (program.arrays[k].size == 2) return {at[k] + piece.r * row[k], row[k]};
         return {at[k] + piece.r * row[k] + piece.j + o.part * piece.size, row[k]};
     }
 
@@ -147,16 +152,17 @@ template <class T, class E> struct Scan {
         return {to, piece.width};
     }
 
-    void tape(const Stage &stage, const Piece &piece) {
+    void tape(const Stage &stage, const Piece &piece, const uint8_t *active) {
         const int rows = piece.rows, width = piece.width;
         const bool edge = piece.there < width;
         for (const Instruction &k : stage.tape) {
             Tile<T> to = find(k.to, piece);
-            if (k.op == ROW) {
-                for (int m = 0; m < rows; m++) {
-                    const T value = between.row_values[k.a.place].data[piece.r + m];
-                    std::fill(to.data + m * width, to.data + (m + 1) * width, value);
-                }
+            const int part = k.to.place >= 0 && k.to.part ? LANES<T> : width;
+            if (k.op == SPREAD) {
+                const bool one = k.to.place < 0 && program.arrays[-1 - k.to.place].size == 2;
+                const int64_t n = one ? 1 : k.to.place < 0 ? piece.there : part;
+                const Tile<T> from = find(k.a, piece);
+                for (int m = 0; m < rows; m++) std::fill_n(to.data + m * to.row, n, T(from.data[m * from.row]));
                 continue;
             }
             Tile<T> given[3] = {find(k.a, piece), find(k.b, piece), find(k.c, piece)};
@@ -170,13 +176,15 @@ template <class T, class E> struct Scan {
                         for (int m = 0; m < rows; m++)
                             for (int u = 0; u < width; u += 64 / int(sizeof(T)))
                                 __builtin_prefetch(given[i].data + (m + rows) * given[i].row + u);
-            if (edge && k.to.place < 0) {
+            if (k.op == TOTAL || k.op == TOTAL_OF_PRODUCT) {
+                total<T>(k, to, given[0], given[1], rows, piece.there, active ? active + piece.r : nullptr);
+            } else if (edge && k.to.place < 0) {
                 Tile<T> made = {piece.slot + int64_t(program.slots + 3) * rows * width, width};
-                compute<T>(k, made, given[0], given[1], given[2], rows, width);
+                compute<T>(k, made, given[0], given[1], given[2], rows, width, piece.there);
                 for (int m = 0; m < rows; m++)
                     std::memcpy(to.data + m * to.row, made.data + m * width, piece.there * sizeof(T));
             } else {
-                compute<T>(k, to, given[0], given[1], given[2], rows, width);
+                compute<T>(k, to, given[0], given[1], given[2], rows, part, piece.there);
             }
         }
     }
@@ -258,22 +266,6 @@ template <class T, class E> struct Scan {
         for (size_t i = 0; i < program.stages.size(); i++) {
             const Stage &stage = program.stages[i];
             const int64_t size = run.size(stage.size), units = (size + L - 1) / L;
-            for (const Mean &mean : stage.means) {
-                const int64_t width = run.size(mean.size);
-                for (int64_t b = 0; b < B && share == 0; b++) {
-                    const T *a = at[mean.operand] + b * row[mean.operand];
-                    Vec<T> part[4] = {};
-                    int64_t u = 0;
-                    for (; u + 4 * L <= width; u += 4 * L)
-                        for (int v = 0; v < 4; v++) part[v] += load<T>(a + u + v * L);
-                    for (; u < width; u += L) part[0] += load_some<T>(a + u, width - u);
-                    const Vec<T> sums = (part[0] + part[1]) + (part[2] + part[3]);
-                    T sum = 0;
-                    for (int v = 0; v < L; v++) sum += sums[v];
-                    between.row_values[mean.to].data[b] = T(sum / width);
-                }
-            }
-            if (!stage.means.empty()) wait();
             for (size_t k = 0; k < stage.products.size(); k++) {
                 const Product &product = stage.products[k];
                 if (!panels[i][k].data) continue;
@@ -281,13 +273,13 @@ template <class T, class E> struct Scan {
                 factors[k].data = elements<E>(at[product.operand], B, depth(product, run), factors[k].row, factors[k].memory);
             }
             // A tile of products has up to 32 rows, so that a panel is used often while it is near, and as many units
-            // as a panel. A tile without takes whole rows, as they lie in memory.
+            // as a panel. A tile without takes whole rows, as they lie in memory. Threads share units, or whole rows.
             int rows = int(std::min<int64_t>(B, 32));
-            const int64_t own = (units + shares - 1) / shares;
+            const int64_t own = stage.whole ? units : (units + shares - 1) / shares;
             int wide = 1;  // vectors of units
             if (stage.products.empty()) {
-                wide = int(std::min<int64_t>(own, 512 / L));
-                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, 512 / (wide * L))));
+                wide = int(stage.whole ? units : std::min<int64_t>(own, 512 / L));
+                rows = int(std::max<int64_t>(1, std::min<int64_t>(B, (stage.whole ? 1024 : 512) / (wide * L))));
             }
             for (const auto &w : panels[i]) wide = std::max(wide, w.units);
             while (rows * wide * L < 256 && wide < own) wide *= 2;  // an instruction is to have some work
@@ -295,13 +287,17 @@ template <class T, class E> struct Scan {
             T *slot = slots.take(int64_t(program.slots + 4) * rows * width);
             int filled = 0;
             const int64_t tiles = (size + width - 1) / width;
-            for (int64_t j = tiles * share / shares * width; j < tiles * (share + 1) / shares * width; j += width) {
-                for (int64_t r = 0; r < B; r += rows) {
-                    const int here = int(std::min<int64_t>(rows, B - r));
+            const int64_t first_unit = stage.whole ? 0 : tiles * share / shares * width;
+            const int64_t last_unit = stage.whole ? size : tiles * (share + 1) / shares * width;
+            const int64_t first_row = stage.whole ? B * share / shares : 0;
+            const int64_t last_row = stage.whole ? B * (share + 1) / shares : B;
+            for (int64_t j = first_unit; j < last_unit; j += width) {
+                for (int64_t r = first_row; r < last_row; r += rows) {
+                    const int here = int(std::min<int64_t>(rows, last_row - r));
                     if (filled != here) constants(slot, here * width), filled = here;
                     const Piece piece{slot, size, j, r, std::min<int64_t>(width, size - j), here, width, bool(t & 1)};
                     products(stage, panels[i], piece);
-                    tape(stage, piece);
+                    tape(stage, piece, run.active ? run.active + t * run.B + begin : nullptr);
                 }
             }
             wait();

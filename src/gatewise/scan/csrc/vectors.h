@@ -38,6 +38,17 @@ template <class T> constexpr int LANES = BYTES / sizeof(T);
 
 template <class T> inline Vec<T> load(const T *p) { return *reinterpret_cast<const typename Of<T>::U *>(p); }
 template <class T> inline void store(T *p, Vec<T> v) { *reinterpret_cast<typename Of<T>::U *>(p) = v; }
+// The first `there` lanes.
+template <class T> inline void store_some(T *to, Vec<T> v, int64_t there) {
+    if (there >= LANES<T>) return store<T>(to, v);
+    for (int64_t j = 0; j < there; j++) to[j] = v[j];
+}
+template <class T> inline Vec<T> load_some(const T *from, int64_t there) {
+    if (there >= LANES<T>) return load<T>(from);
+    Vec<T> v = {};
+    for (int64_t j = 0; j < there; j++) v[j] = from[j];
+    return v;
+}
 template <class T> inline Vec<T> all(T x) { return x - Vec<T>{}; }
 template <class T> inline Vec<T> pick(Ints<T> c, Vec<T> a, Vec<T> b) { return c ? a : b; }
 template <class T> inline Vec<T> absolute(Vec<T> x) { return (Vec<T>)((Ints<T>)x & std::numeric_limits<typename Of<T>::Int>::max()); }

@@ -23,7 +23,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from gatewise.graph.rules import MASKS, CellError, check_cell, check_names, check_node, check_watched, infer_sizes, shared_nodes
+from gatewise.graph.rules import (
+    MASKS,
+    CellError,
+    check_cell,
+    check_names,
+    check_node,
+    check_watched,
+    infer_sizes,
+    shared_nodes,
+)
 
 if TYPE_CHECKING:
     from gatewise.inspect.diagram import Diagram

@@ -1,4 +1,7 @@
-"""Finding normalisations in a graph: (a - mean) / √(variance + eps), taken over one value or several together."""
+"""Finding normalisations in a graph: (a - mean) / √(variance + eps), taken over one value or several together.
+
+A product with 1 / √(variance + eps) is one as well.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def normalised(cell: Graph) -> dict[int, Normal]:
         return found
     named = {i for _, i in (*cell.names, *cell.outputs)}
     for i, node in enumerate(cell.nodes):
-        if node.op == "div" and (normal := _normal(cell, i, named)):
+        if node.op in ("div", "mul") and (normal := _normal(cell, i, named)):
             found[i] = normal
     return found
 
@@ -41,6 +44,11 @@ def normalised(cell: Graph) -> dict[int, Normal]:
 def _normal(cell: Graph, i: int, named: set[int]) -> Normal | None:
     nodes = cell.nodes
     centred, deviation = nodes[i].args
+    inner = {deviation}
+    if nodes[i].op == "mul":  # by 1 / deviation
+        one, deviation = nodes[deviation].args if nodes[deviation].op == "div" else (-1, deviation)
+        if nodes[one].params != (("value", 1.0),):
+            return None
     if nodes[deviation].op != "sqrt" or nodes[nodes[deviation].args[0]].op != "add":
         return None
     variance, eps = nodes[nodes[deviation].args[0]].args
@@ -53,7 +61,7 @@ def _normal(cell: Graph, i: int, named: set[int]) -> Normal | None:
     group, means = zip(*(nodes[d].args for d in differences), strict=True)
     if len(set(means)) > 1 or sorted(_averaged(cell, means[0])) != sorted(group):
         return None
-    if named & {deviation, nodes[deviation].args[0], variance, *squares, *differences, means[0]}:
+    if named & {*inner, deviation, nodes[deviation].args[0], variance, *squares, *differences, means[0]}:
         return None
     return Normal(nodes[centred].args[0], Key(tuple(sorted(group)) if len(group) > 1 else (), nodes[eps].params[0][1]))
 

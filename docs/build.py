@@ -26,6 +26,7 @@ def build(page: Path, folder: Path, shorter: Mapping[str, str] | None = None) ->
     import matplotlib
 
     matplotlib.use("agg")
+    folder = folder.resolve()
     (folder / "images").mkdir(exist_ok=True)
     scope: dict[str, object] = {"__name__": "__main__"}
 

@@ -302,8 +302,8 @@ def frame(shown):
 
 
 def until(shown, true):
-    """Wait for an expression to become true, a few seconds at most."""
-    for _ in range(200):
+    """Wait for an expression to become true, half a minute at most."""
+    for _ in range(1000):
         if shown.evaluate(true):
             return
         frame(shown)

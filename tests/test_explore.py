@@ -480,6 +480,8 @@ def test_dark_light_and_print(opened):
     assert mean_pixel(shown, ".map .plot") > dark + 50
     for scheme in ("light", "dark"):
         shown.emulate_media(color_scheme=scheme)
+        until(shown, f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        frame(shown)  # the page is told before the next one
         until(shown, f"state.theme === '{scheme}'")
     shown.evaluate("dispatchEvent(new Event('beforeprint'))")
     shown.emulate_media(media="print", color_scheme="dark")

@@ -100,6 +100,22 @@ def test_any_value_of_random_cells(recipe: Recipe, data: st.DataObject) -> None:
     compare(layer, torch.randn(T, 2, I, dtype=torch.float64), RANDOM_CELL, [f"%{i}" for i in nodes])
 
 
+@pytest.mark.parametrize(
+    "cell", [gatewise.layer_norm(cells.lstm), gatewise.layer_norm(cells.gru_reset_before)], ids=str
+)
+def test_means_which_all_units_share_are_seen_by_each(cell: gatewise.Graph) -> None:
+    layer, x = make(cell, I, 19), torch.randn(T, B, I, dtype=torch.float64)
+    shared = sorted(cell.shared)
+    compare(layer, x, FLOAT64 * 100, [f"%{i}" for i in shared])
+    for i in shared[:2]:
+        compare(layer, x, FLOAT64 * 100, f"%{i}")
+    with gatewise.record(layer, f"%{shared[0]}") as seen:
+        layer(x)
+    (value,) = seen["l0"].values()
+    assert value.shape == (T, B, 19)
+    assert torch.equal(value, value[..., :1].expand_as(value))
+
+
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_gradients_through_what_is_recorded(executor: str) -> None:
     layer = randomize(gatewise.GRU(2, 3, dtype=torch.float64))

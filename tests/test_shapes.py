@@ -421,7 +421,7 @@ Memory
   parameters     6.2 MiB  gradients take as much again, Adam twice as much
   output         2.2 MiB
   for backward  24.1 MiB  kept, of each layer and direction:
-    h, z, n, r, h.n; and between layers both outputs side by side
+    h, n, z, h.n, r; and between layers both outputs side by side
 """
 
 

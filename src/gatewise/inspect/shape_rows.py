@@ -192,7 +192,7 @@ def kept_rows(cell: Graph, sizes: Mapping[str, int], dtype: torch.dtype) -> list
     news = [i for _, i in cell.outputs]
     rows = [row_of(s, ("T", "B", cell.sizes[i]), sizes, dtype) for s, i in zip(cell.states, news, strict=True)]
     for i in backward_plan(cell).extras:
-        size = "H" if cell.sizes[i] == "1" else cell.sizes[i]
+        size = "1" if i in cell.shared else "H" if cell.sizes[i] == "1" else cell.sizes[i]  # one number of all units
         rows.append(row_of(labels[i], ("T", "B", size), sizes, dtype))
     return rows + [row_of(cell.nodes[i].key, (*axes[i], cell.sizes[i]), sizes, dtype) for i in cell.masks]
 

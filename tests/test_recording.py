@@ -101,7 +101,7 @@ def test_any_value_of_random_cells(recipe: Recipe, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", [gatewise.layer_norm(cells.lstm), gatewise.layer_norm(cells.gru_reset_before)], ids=str
+    "cell", [gatewise.layer_norm(c) for c in (cells.lstm, cells.gru_reset_before)], ids=lambda c: c.name
 )
 def test_means_which_all_units_share_are_seen_by_each(cell: gatewise.Graph) -> None:
     layer, x = make(cell, I, 19), torch.randn(T, B, I, dtype=torch.float64)

@@ -116,7 +116,7 @@ class Compiler:
         self.sums: dict[int, tuple[int, int]] = {}  # a sum that a product begins with -> the projection, the rest
         self.live = [i for i in closure(graph.nodes, [s.node for s in self.stores]) if graph.nodes[i].op != "clip_grad"]
         constants = [i for i in self.live if self.nodes[i].op == "const"]
-        self.shared = graph.shared if graph is cell else shared_nodes(graph.nodes, cell.shared)
+        self.shared = shared_nodes(graph.nodes, cell.shared)
         texts = list(dict.fromkeys(str(self.nodes[i]) for i in constants))
         self.constants = {i: texts.index(str(self.nodes[i])) for i in constants}
         self.numbers += [float(text.split("=")[1]) for text in texts]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,3 +20,16 @@ def pytest_report_header() -> str:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """Run a command in this process; gives exit code, standard output and standard error."""
+
+    def command(*arguments: str) -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gatewise", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            importlib.import_module("gatewise.cli").main()
+        return caught.value.code, *capsys.readouterr()
+
+    return command

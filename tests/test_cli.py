@@ -10,7 +10,6 @@ import pytest
 from helpers import OWN
 
 import gatewise
-from gatewise import cli
 from gatewise.tasks import text
 from gatewise.tasks.text import training
 
@@ -22,19 +21,6 @@ SMALL = ["--hidden=16", "--steps=8", "--batch=4", "--epochs=2"]
 def in_a_folder_with_a_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text(TEXT)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process; gives exit code, standard output and standard error."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gatewise", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return caught.value.code, *capsys.readouterr()
-
-    return command
 
 
 def refused(run, *arguments):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import gatewise
-from gatewise import cells, cli
+from gatewise import cells
 from gatewise.convert import keras
 from gatewise.inspect import Shapes, shapes
 from gatewise.inspect.shape_rows import Relation, value
@@ -479,19 +479,6 @@ def test_no_memory_is_taken_and_no_random_number_drawn():
     state = torch.get_rng_state()
     assert shapes(cells.gru, 28, 1_000_000).bytes > 10**13
     assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a command in this process; gives exit code, standard output and standard error."""
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gatewise", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return caught.value.code, *capsys.readouterr()
-
-    return command
 
 
 def test_the_command_prints_the_text(run):

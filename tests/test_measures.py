@@ -161,12 +161,14 @@ def _closed() -> Any:
 
 def test_a_gate_map_shows_units_and_letters() -> None:
     seen = recording(gatewise.GRU(I, H))["l0"]
-    ax = plots.gate_map(seen["z"][:, 0], "a word or two", units=[2, 0])
+    ax = plots.gate_map(seen["z"][:, 0], "a word or tw", units=[2, 0])
     (image,) = ax.images
     assert torch.equal(torch.from_numpy(image.get_array().data), seen["z"][:, 0, [2, 0]].T)
     assert image.get_clim() == (0, 1)
-    assert "".join(label.get_text() for label in ax.get_xticklabels()) == "a·word·or·two"
+    assert "".join(label.get_text() for label in ax.get_xticklabels()) == "a·word·or·tw"
     assert plots.gate_map(seen["h"][:, :1]).images[0].get_clim() == (-1, 1)
+    with pytest.raises(ValueError, match="text has 3 strings, expected one for each of the 12 steps"):
+        plots.gate_map(seen["z"][:, 0], "abc")
     with pytest.raises(ValueError, match=r"values of 3 samples, expected one; choose it: values\[:, 0\]"):
         plots.gate_map(seen["z"])
 

@@ -6,7 +6,7 @@ class Side extends Plots {
     this.number = number;
     this.root = $("#side").content.firstElementChild.cloneNode(true);
     this.root.setAttribute("aria-label", number ? "Right side" : "Left side");
-    this.track = tracks[Math.min(number, tracks.length - 1)];
+    this.track = tracks[number ? OTHER || Math.min(1, tracks.length - 1) : 0];
     this.orderName = "similar";
     this.fewer = false;
     this.closed = new Set(this.track.quantities.filter((q) => !q.shown).map((q) => q.name));
@@ -178,13 +178,13 @@ class Side extends Plots {
 
   moved(t) {
     const {values} = this.track.output;
-    const before = Math.max(0, t - 1);
-    const change = Array.from({length: this.track.units}, (_, unit) => [unit, values.at(t, unit) - values.at(before, unit)])
+    const before = (unit) => t ? values.at(t - 1, unit) : 0;  // the state begins with zeros
+    const change = Array.from({length: this.track.units}, (_, unit) => [unit, values.at(t, unit) - before(unit)])
       .filter(([, by]) => Number.isFinite(by));
     change.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
     const largest = Math.abs(change[0]?.[1]) || 1;
     replace($(".changed tbody", this.root), change.slice(0, 6).map(([unit, by]) => bar([this.link(unit)], Math.abs(by) / largest,
-      `${written(values.at(before, unit), 2)} → ${written(values.at(t, unit), 2)}`, by < 0)));
+      `${written(before(unit), 2)} → ${written(values.at(t, unit), 2)}`, by < 0)));
   }
 
   find() {

@@ -126,6 +126,9 @@ document.addEventListener("keydown", (event) => {
 });
 
 const tracks = data.tracks.map((raw) => new Track(raw));
+// The first layer of a second run, which is what the right side begins with; 0 if there is one run.
+const runOf = (track) => track.title.includes(" · ") ? track.title.split(" · ")[0] : "";
+const OTHER = Math.max(0, tracks.findIndex((track) => runOf(track) !== runOf(tracks[0])));
 $("#about").textContent = `${T} ${letters ? "characters" : "steps"}; ${[...new Set(tracks.map((track) =>
   `${track.cell}, ${track.units} units`))].join("; ")}`;
 $("#search").hidden = !data.text;
@@ -172,4 +175,4 @@ dress(dark.matches ? "dark" : "light");
 // The cursor begins where the model knows least what comes.
 const doubt = tracks[0].prediction?.p.slice(0, Math.min(T, view.end)).map((p) => p[0]);
 state.t = doubt ? doubt.indexOf(Math.min(...doubt.slice(Math.min(8, T - 1)))) : 0;
-open(0).then(() => { document.documentElement.dataset.ready = "yes"; });
+open(0).then(() => OTHER ? compare(true) : null).then(() => { document.documentElement.dataset.ready = "yes"; });

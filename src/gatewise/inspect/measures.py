@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.graph.graph import Graph
-from gatewise.inspect.recording import Recording
+from gatewise.inspect.recording import Recording, layers_of
 from gatewise.layer import Layer
 
 GATES = ("sigmoid", "hardsigmoid")  # what makes values between 0 and 1
@@ -96,6 +96,7 @@ def singular_values(model: nn.Module) -> dict[str, dict[str, Tensor]]:
         to small, (min(H, P),).
     """
     made = {}
+    layers_of(model, "singular_values")
     for name, layer in model.named_modules():
         if not isinstance(layer, Layer):
             continue
@@ -128,6 +129,8 @@ def gradient_norms(
 
     Source: Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
     """
+    if not isinstance(layer, Layer):
+        raise TypeError(f"gradient_norms: layer is a {type(layer).__name__}, expected a layer of gatewise's")
     if layer.bidirectional or layer.one_step or layer.batch_first:
         raise ValueError("gradient_norms: expected a layer of one direction with time first, bidirectional=False")
     state = layer.initial_state(x.shape[1]) if hx is None else hx
@@ -211,6 +214,8 @@ def summary(seen: Recording) -> Summary:
     Args:
         seen: what `gatewise.record` yields, after the model has run.
     """
+    if not isinstance(seen, Recording):
+        raise TypeError(f"summary: got a {type(seen).__name__}, expected what `gatewise.record` yields, of all layers")
     lines = []
     for key, named in seen.items():
         cell = seen.cells[key]

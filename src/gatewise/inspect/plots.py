@@ -38,7 +38,7 @@ def gate_map(
     colours: Any = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if signed else {"cmap": "magma", "vmin": 0, "vmax": 1}
     image = ax.imshow(grid.cpu().numpy(), aspect="auto", interpolation="nearest", **colours)
     if text is not None:
-        _letters(ax, text)
+        _letters(ax, text, grid.shape[1])
     ax.set_title(title, loc="left")
     ax.set(ylabel="unit")
     ax.tick_params(length=0)
@@ -62,7 +62,7 @@ def traces(
     for (name, value), colour in zip(values.items(), COLOURS * len(values), strict=False):
         ax.plot(value.detach().cpu().float(), label=name, color=colour, linewidth=1.6)
     if text is not None:
-        _letters(ax, text)
+        _letters(ax, text, longest)
     ax.margins(x=0.01)
     ax.set_title(title, loc="left")
     ax.grid(axis="y", color="#e5e7eb", linewidth=0.8)
@@ -124,7 +124,9 @@ def gradients(norms: Mapping[str, Tensor], ax: Axes | None = None, *, title: str
     """
     ax = _axes(ax, (6.0, 3.4))
     for (name, values), colour in zip(norms.items(), COLOURS * len(norms), strict=False):
-        ax.plot(range(1 - len(values), 1), values.detach().cpu().float(), color=colour, label=name, linewidth=1.8)
+        shown = values.detach().cpu().float()
+        shown = shown.masked_fill(shown == 0, torch.nan)  # which no logarithm has: nothing depends on this state
+        ax.plot(range(1 - len(values), 1), shown, color=colour, label=name, linewidth=1.8)
     ax.set_title(title, loc="left")
     ax.set(xlabel="steps before the last", ylabel="|∂ loss / ∂ state|", yscale="log")
     ax.margins(x=0.01)
@@ -158,8 +160,10 @@ def _of_one(values: Tensor) -> Tensor:
     return values.squeeze(1) if values.dim() == 3 else values
 
 
-def _letters(ax: Axes, text: Sequence[str]) -> None:
+def _letters(ax: Axes, text: Sequence[str], steps: int) -> None:
     """What was read, under the steps; a space is shown, since it is a step like any other."""
+    if len(text) != steps:
+        raise ValueError(f"text has {len(text)} strings, expected one for each of the {steps} steps")
     ax.set_xticks(range(len(text)), [c if c.strip() else "·" for c in text], family="monospace")
     ax.tick_params(axis="x", length=0)
 

@@ -59,9 +59,7 @@ def record(
             the batch changed between two calls. IndexError: a step is beyond a call's.
         RuntimeError: a layer runs in torch.compile, torch.func or an export, which see no values.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
-    if not layers:
-        raise ValueError(_no_layers(model))
+    layers = layers_of(model, "record")
     wanted = None if names is None else (names,) if isinstance(names, str) else tuple(names)
     known = {name for layer in layers.values() for name in _nodes(layer.cell)}
     for name in wanted or ():
@@ -188,6 +186,18 @@ def _node(cell: Graph, name: str) -> int | None:
     return _nodes(cell).get(name)
 
 
+def layers_of(model: nn.Module, what: str) -> dict[str, Layer]:
+    """The layers of gatewise's in a model, by their names; an error of `what` if there are none."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"{what}: model is a {type(model).__name__}, expected a layer of gatewise's or a module with one"
+        )
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
+    if not layers:
+        raise ValueError(f"{what}: {_no_layers(model)}")
+    return layers
+
+
 def _no_layers(model: nn.Module) -> str:
     theirs = [name for name, m in model.named_modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
     fix = (
@@ -196,4 +206,4 @@ def _no_layers(model: nn.Module) -> str:
         if theirs
         else "expected gatewise.GRU, LSTM, RNN, Recurrent or a module that has one"
     )
-    return f"record: {type(model).__name__} has no layer of gatewise's; {fix}"
+    return f"{type(model).__name__} has no layer of gatewise's; {fix}"

@@ -14,7 +14,6 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextToPath
 
 from gatewise.inspect.diagram.layout import RADIUS, TEXT, Layout, Line, Point, Shape
-from gatewise.inspect.diagram.measures import crossing_points
 
 _LIGHT = {
     "paper": "#ffffff", "frame": "#f4f6f8", "edge": "#d5dbe1", "ink": "#1f2933", "gate": "#fde9c4",
@@ -24,7 +23,7 @@ _DARK = {
     "paper": "#111418", "frame": "#1b2027", "edge": "#39424d", "ink": "#e4e7eb", "gate": "#4a3713",
     "gate_edge": "#e0b252", "box": "#262d36", "box_edge": "#9aa5b1", "circle": "#262d36", "name": "#fdba74",
 }  # fmt: skip
-_WIDTH, _CORNER, _MERGE, _GAP, _ARROW, _DOT = 1.3, 6.0, 9.0, 3.2, (7.0, 2.9), 2.3
+_WIDTH, _CORNER, _MERGE, _ARROW, _DOT = 1.3, 6.0, 9.0, (7.0, 2.9), 2.3
 _STYLE: Any = {
     "font.family": "DejaVu Sans", "mathtext.fontset": "dejavuserif", "svg.fonttype": "none", "svg.hashsalt": "gatewise",
     "pdf.fonttype": 42, "path.simplify": False, "path.snap": False,
@@ -65,9 +64,6 @@ class _Pen:
         self._box(frame.left, frame.bottom, frame.right - frame.left, frame.top - frame.bottom, "frame", "edge", 10, 0)
         for line in layout.lines:
             self._line(line, layout)
-        for x, y in crossing_points(layout):  # the upright line goes over the level one, which is broken for it
-            self._stroke([(x, y - 4), (x, y + 4)], "frame", _WIDTH + 2 * _GAP, 3, 0.0)
-            self._stroke([(x, y - 5), (x, y + 5)], "ink", _WIDTH, 3, 0.0)
         for point in layout.dots:
             self.axes.add_patch(Circle(point, _DOT, color=self.colours["ink"], linewidth=0, zorder=4))
         for shape in layout.shapes:

@@ -305,6 +305,38 @@ def test_gradients_of_part_of_the_weights_alone() -> None:
         assert_close(torch.autograd.grad(layer(x)[0].sum(), parameter)[0], whole[k], FLOAT32, name)
 
 
+@gatewise.cell(gates="a")
+def added_mean(x, h):  # type: ignore[no-untyped-def]
+    m = torch.mean(h)
+    return torch.tanh(x.a + h.a + m)
+
+
+@gatewise.cell(gates="a b")
+def projected_mean(x, h):  # type: ignore[no-untyped-def]
+    m = torch.mean(torch.tanh(x.b))
+    return torch.tanh((m + 0.5 * h).a + m)
+
+
+@gatewise.cell(gates="a")
+def means_multiplied(x, h, *, p):  # type: ignore[no-untyped-def]
+    m, q = torch.mean(h), torch.mean(p)
+    return torch.tanh(x.a + h.a + m * q)
+
+
+@gatewise.cell(gates="a b")
+def state_of_means(x, h, c):  # type: ignore[no-untyped-def]
+    c = torch.mean(x.b * h) + 0 * c
+    return torch.tanh(x.a + h.a * c), torch.mean(c)
+
+
+@pytest.mark.parametrize("cell", [added_mean, projected_mean, means_multiplied, state_of_means], ids=lambda c: c.name)
+def test_means_wherever_they_are_read(cell: gatewise.Graph) -> None:
+    for hidden in (3, 8, 17, 40, 130):
+        for batch in (1, 2, 13, 40):
+            layer = make(cell, 3, hidden)
+            compare(layer, torch.randn(3, batch, 3, dtype=torch.float64), FLOAT64 * 10)
+
+
 # --- bfloat16 ---------------------------------------------------------------------------------------------
 
 

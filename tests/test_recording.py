@@ -217,13 +217,13 @@ def test_one_step_layers_and_streams_join() -> None:
     assert_close(seen["l0"]["f"], whole["l0"]["f"], FLOAT32)
 
 
-@pytest.mark.parametrize("steps", [2, -1, slice(1, 4), slice(None, None, 2), [0, -1], range(3)])
+@pytest.mark.parametrize("steps", [2, -1, slice(1, 4), slice(None, None, 2), [0, -1], range(3), torch.tensor([0, 1])])
 def test_steps_are_taken(steps: Any) -> None:
     layer, x = gatewise.GRU(I, H), torch.randn(T, B, I)
     with gatewise.record(layer, "z") as whole, gatewise.record(layer, "z", steps=steps) as seen:
         layer(x)
-    chosen = list(range(T))[steps] if isinstance(steps, slice) else [steps] if isinstance(steps, int) else list(steps)
-    assert torch.equal(seen["l0"]["z"], whole["l0"]["z"][chosen])
+    every = torch.arange(T)[steps].reshape(-1).tolist() if not isinstance(steps, range) else list(steps)
+    assert torch.equal(seen["l0"]["z"], whole["l0"]["z"][every])
     # A few steps of many do not keep the others' memory.
     assert seen["l0"]["z"].untyped_storage().nbytes() == seen["l0"]["z"].numel() * 4
 
@@ -338,6 +338,26 @@ def test_nothing_stays_behind() -> None:
         layer(x)
         layer(torch.randn(2, 1, I))
     assert seen["l0"]["z"].shape == (2, 1, H)  # the last call's
+
+
+def test_copies_made_meanwhile_are_not_recorded() -> None:
+    layer, x = gatewise.GRU(I, H), torch.randn(T, B, I)
+    with gatewise.record(layer, "z") as seen:
+        layer(x)
+        copied = copy.deepcopy(layer)
+    assert copied._recorders == ()
+    copied(x[:2])
+    assert seen["l0"]["z"].shape == (T, B, H)
+    assert_close(copied(x)[0], layer(x)[0], FLOAT32)
+
+
+def test_what_was_seen_stays_when_the_output_is_changed() -> None:
+    layer, x = gatewise.GRU(I, H), torch.randn(T, B, I)
+    with gatewise.record(layer) as seen, torch.no_grad():
+        output, _ = layer(x)
+    before = output.clone()
+    output.zero_()
+    assert torch.equal(seen["l0"]["h"], before)
 
 
 # --- what is refused --------------------------------------------------------------------------------------

@@ -66,6 +66,10 @@ class Layer(nn.Module):
     _recorders: tuple[Any, ...] = ()  # of `gatewise.record`, while it is open
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles have; they are not recorded."""
+        return {name: value for name, value in self.__dict__.items() if name != "_recorders"}
+
     @property
     def cell(self) -> Graph:
         """The cell, as the graph that runs; in evaluation `cell.expected` does."""

@@ -52,10 +52,13 @@ def shapes(
             fix = "give its size, --proj P" if graph.projects_output else "leave --proj out, or take lstm"
             has = "projects its output with .hr" if graph.projects_output else "has no output projection, .hr"
             raise InputError(f"{graph.name} {has}: {fix}")
-        found = inspect.shapes(
-            graph, input, hidden, num_layers=layers, bias=bias, batch_first=batch_first, bidirectional=bidirectional,
-            proj_size=proj, dtype=getattr(torch, dtype), batch=batch, steps=steps,
-        )  # fmt: skip
+        try:
+            found = inspect.shapes(
+                graph, input, hidden, num_layers=layers, bias=bias, batch_first=batch_first,
+                bidirectional=bidirectional, proj_size=proj, dtype=getattr(torch, dtype), batch=batch, steps=steps,
+            )  # fmt: skip
+        except RuntimeError as error:  # torch's, of a size beyond 64 bits
+            raise InputError("these sizes are beyond what can be counted: lower --input or --hidden") from error
         Console().print(rich_text(found), soft_wrap=True)
 
 

@@ -45,7 +45,7 @@ def time_constants(values: Tensor) -> Tensor:
 
     Source: Tallec and Ollivier 2018, arXiv 1804.11188.
     """
-    return 1 / values.nanmean((0, 1)).log().abs()
+    return 1 / values.to(torch.promote_types(values.dtype, torch.float32)).nanmean((0, 1)).log().abs()
 
 
 def keepers(cell: Graph) -> dict[str, tuple[str, bool]]:

@@ -83,7 +83,7 @@ def saturations(gates: Mapping[str, Tensor], ax: Axes | None = None, *, title: s
     """
     ax = _axes(ax, (4.0, 4.0))
     ax.plot([0, 1], [1, 0], color="#9ca3af", linewidth=1)
-    for (name, values), colour in zip(gates.items(), COLOURS, strict=False):
+    for (name, values), colour in zip(gates.items(), COLOURS * len(gates), strict=False):
         low, high = saturation(values.detach())
         ax.scatter(low.cpu(), high.cpu(), s=14, alpha=0.6, color=colour, label=name, linewidths=0)
     ax.set_title(title, loc="left")
@@ -102,7 +102,7 @@ def memories(constants: Mapping[str, Tensor], ax: Axes | None = None, *, title: 
     ax = _axes(ax, (5.0, 3.2))
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-    for (name, values), colour in zip(constants.items(), COLOURS, strict=False):
+    for (name, values), colour in zip(constants.items(), COLOURS * len(constants), strict=False):
         ordered = values.detach().cpu().float().sort().values
         share = (torch.arange(len(ordered)) + 0.5) / len(ordered)
         ax.plot(share * 100, ordered, color=colour, label=f"{name}, median {ordered.median():.2g}", linewidth=1.8)
@@ -143,7 +143,7 @@ def spectra(values: Mapping[str, Tensor], ax: Axes | None = None, *, title: str 
     """
     ax = _axes(ax, (5.0, 3.2))
     ax.axhline(1, color="#9ca3af", linewidth=1)
-    for (name, s), colour in zip(values.items(), COLOURS, strict=False):
+    for (name, s), colour in zip(values.items(), COLOURS * len(values), strict=False):
         ax.plot(range(1, len(s) + 1), s.detach().cpu().float(), color=colour, label=name, linewidth=1.8)
     ax.set_title(title, loc="left")
     ax.set(xlabel="singular values, in order", ylabel="size")

@@ -5,6 +5,7 @@ The executor that runs a layer gives the values out as it makes them; nothing is
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -52,7 +53,8 @@ def record(
 
     Each name takes T B H numbers a layer and direction while the recording is alive (with gradients, and before
     `steps` are taken, in any case as long as the call's own results are). What is not asked for is not made, and
-    outside of the context a layer runs as ever.
+    outside of the context a layer runs as ever. What recomputes a forward pass (non-reentrant checkpointing) must do so
+    inside of it.
 
     Raises:
         ValueError: the model has no layer of gatewise's; no cell in it has a value of such a name; or with `join`,
@@ -81,7 +83,11 @@ class Recording(Mapping[str, Mapping[str, Tensor]]):
 
     def __init__(self, names: tuple[str, ...] | None, steps: Steps | None, join: bool) -> None:
         self._names, self._join = names, join
-        self._steps = steps if steps is None or isinstance(steps, (int, slice)) else tuple(steps)
+        self._steps: slice | tuple[int, ...] | None
+        if steps is None or isinstance(steps, slice):
+            self._steps = steps
+        else:
+            self._steps = tuple(operator.index(t) for t in (steps if isinstance(steps, Iterable) else (steps,)))
         self._seen: dict[str, dict[str, Tensor]] = {}
         self.cells: dict[str, Graph] = {}
         """The cell of each key, as it ran."""
@@ -131,11 +137,10 @@ class Recording(Mapping[str, Mapping[str, Tensor]]):
             return value
         if isinstance(self._steps, slice):
             return value[self._steps].clone()
-        steps = (self._steps,) if isinstance(self._steps, int) else self._steps
-        for t in steps:
+        for t in self._steps:
             if not -len(value) <= t < len(value):
                 raise IndexError(f"record: step {t} of a call with {len(value)} steps")
-        return value[list(steps)]
+        return value[list(self._steps)]
 
 
 class Recorder:
@@ -163,7 +168,9 @@ class Recorder:
         """
         values = {}
         for name, i in self.recording.wanted(cell).items():
-            value = output if i == cell.outputs[0][1] else watched.get(i)
+            value = watched.get(i)
+            if i == cell.outputs[0][1]:  # which a later operation may change in place, where no gradient forbids it
+                value = output if output.requires_grad else output.clone()
             if value is None:  # a number
                 value = torch.full_like(output, dict(cell.nodes[i].params)["value"])
             if active.shape[0]:

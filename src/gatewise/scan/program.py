@@ -192,7 +192,7 @@ class Compiler:
                     continue
                 (rest,) = [a for a in self.args(readers[0]) if a != projection]
                 at_hand = self.leaf(rest) or (rest in self.homes and self.level[rest] < self.level[projection])
-                if at_hand and self.sizes[rest] == stage.size:
+                if at_hand and rest not in self.shared and self.sizes[rest] == stage.size:
                     self.sums[readers[0]] = projection, rest
                     stage.nodes.remove(readers[0])
                     made[k] = readers[0]
@@ -318,7 +318,7 @@ class Compiler:
                 raise Refusal(f"no kernel for {op}")
             stores = [s for s in stage.stores if s.node == i]
             whole = [s for s in stores if s.array[0] != "total"]
-            if op == "mul" and stores and not whole and left[i] == 1:
+            if op == "mul" and not shared and stores and not whole and left[i] == 1:
                 line("TOTAL_OF_PRODUCT", self.place(stores[0]), *given)
                 continue
             if whole and i not in self.shared:  # made where it is stored, and read from there

@@ -68,7 +68,8 @@ class Layer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles have; they are not recorded."""
-        return {name: value for name, value in self.__dict__.items() if name != "_recorders"}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment, no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_recorders"}
 
     @property
     def cell(self) -> Graph:

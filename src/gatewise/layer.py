@@ -68,7 +68,7 @@ class Layer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles have; they are not recorded."""
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment, no-untyped-call]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
         return {name: value for name, value in state.items() if name != "_recorders"}
 
     @property

@@ -63,6 +63,7 @@ UNARY: dict[str, Callable[[Any], Any]] = {
     "one_minus": lambda a: 1 - a,
     "cube": lambda a: a**3,
     "power_of_two": lambda a: 2 ** torch.tanh(a),
+    "mean": lambda a: a.mean(-1, keepdim=True).expand_as(a) if isinstance(a, Tensor) else torch.mean(a),
 }
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda a, b: a + b,

@@ -161,6 +161,11 @@ class Graph:
         return shared_nodes(self.nodes, whole=[*self.watched, *(i for _, i in self.outputs)])
 
     @cached_property
+    def named(self) -> dict[str, int]:
+        """The nodes that have a name: local variables, and states, which mean their new values."""
+        return {**dict(self.names), **dict(self.outputs)}
+
+    @cached_property
     def masks(self) -> tuple[int, ...]:
         """The nodes of the random masks, in the order in which a layer draws them."""
         return tuple(i for i, node in enumerate(self.nodes) if node.op in MASKS)

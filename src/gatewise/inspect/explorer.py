@@ -148,13 +148,13 @@ def _nodes(cell: Graph) -> dict[int, None]:
     """The nodes that the equations show, and those that have names."""
     lines = equations.parts(cell)
     shown = [part["node"] for line in lines for part in line["parts"] if isinstance(part, dict)]
-    return dict.fromkeys([*(i for _, i in (*cell.names, *cell.outputs)), *(line["node"] for line in lines), *shown])
+    return dict.fromkeys([*cell.named.values(), *(line["node"] for line in lines), *shown])
 
 
 def _track(title: str, cell: Graph, values: dict[str, Array], prediction: Prediction | None) -> Track:
     hidden = max(value.shape[1] for value in values.values())
     words = describe(cell)
-    nodes = {**dict(cell.names), **dict(cell.outputs)}
+    nodes = cell.named
     # A row of a map is a unit, so what a projection made has none; the output comes last.
     names = [name for name in words if values[f"%{nodes[name]}"].shape[1] == hidden]
     names.sort(key=lambda name: (name in cell.states, name == cell.states[0]))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.graph.graph import Graph
-from gatewise.inspect.recording import Recording, layers_of
+from gatewise.inspect.recording import Recording, key_of, layers_of
 from gatewise.layer import Layer
 
 GATES = ("sigmoid", "hardsigmoid")  # what makes values between 0 and 1
@@ -96,18 +96,14 @@ def singular_values(model: nn.Module) -> dict[str, dict[str, Tensor]]:
         to small, (min(H, P),).
     """
     made = {}
-    layers_of(model, "singular_values")
-    for name, layer in model.named_modules():
-        if not isinstance(layer, Layer):
-            continue
+    for name, layer in layers_of(model, "singular_values").items():
         for suffix in (s for k in range(layer.num_layers) for s in layer._suffixes(k)):
             weight = getattr(layer, f"weight_hh{suffix}", None)
             if weight is None:
                 continue
             blocks = weight.detach().float().split(layer.hidden_size)
-            key = ".".join(part for part in (name, suffix.removeprefix("_") or "l0") if part)
             gates = zip(layer.cell.hidden_gates, blocks, strict=True)
-            made[key] = {gate: torch.linalg.svdvals(block) for gate, block in gates}
+            made[key_of(name, suffix)] = {gate: torch.linalg.svdvals(block) for gate, block in gates}
     return made
 
 
@@ -219,11 +215,10 @@ def summary(seen: Recording) -> Summary:
     lines = []
     for key, named in seen.items():
         cell = seen.cells[key]
-        nodes = {**dict(cell.names), **dict(cell.outputs)}
         kept = dict(keepers(cell).values())
         for name, recorded in named.items():
             values = recorded.detach().float()
-            op = cell.nodes[nodes[name]].op if name in nodes else ""
+            op = cell.nodes[cell.named[name]].op if name in cell.named else ""
             ends = (0.1, 0.9) if op in GATES else (-0.9, 0.9) if op in SIGNED else None
             low, high = (share.mean().item() for share in saturation(values, *ends)) if ends else (None, None)
             time = None

@@ -34,7 +34,7 @@ def normalised(cell: Graph) -> dict[int, Normal]:
     found: dict[int, Normal] = {}
     if not any(node.op == "mean" for node in cell.nodes):
         return found
-    named = {i for _, i in (*cell.names, *cell.outputs)}
+    named = set(cell.named.values())
     for i, node in enumerate(cell.nodes):
         if node.op in ("div", "mul") and (normal := _normal(cell, i, named)):
             found[i] = normal

@@ -63,9 +63,9 @@ def record(
     """
     layers = layers_of(model, "record")
     wanted = None if names is None else (names,) if isinstance(names, str) else tuple(names)
-    known = {name for layer in layers.values() for name in _nodes(layer.cell)}
     for name in wanted or ():
         if not any(_node(layer.cell, name) is not None for layer in layers.values()):
+            known = {name for layer in layers.values() for name in layer.cell.named}
             raise ValueError(f"record: no cell has a value named {name!r}, expected some of: {' '.join(sorted(known))}")
     recording = Recording(wanted, steps, join)
     recorders = [(layer, Recorder(recording, name)) for name, layer in layers.items()]
@@ -113,7 +113,7 @@ class Recording(Mapping[str, Mapping[str, Tensor]]):
     def wanted(self, cell: Graph) -> dict[str, int]:
         """The names to record of a cell, and their nodes."""
         if self._names is None:
-            return _nodes(cell)
+            return cell.named
         nodes = {name: _node(cell, name) for name in self._names}
         return {name: i for name, i in nodes.items() if i is not None}
 
@@ -177,20 +177,20 @@ class Recorder:
                 value = torch.where(active.unsqueeze(2), value, torch.full_like(value, torch.nan))
                 value = F.pad(value, (0, 0, 0, 0, 0, self.steps - len(value)), value=torch.nan)
             values[name] = value
-        place = suffix.removeprefix("_") or "l0"
         if values:
-            self.recording.add(f"{self.name}.{place}" if self.name else place, cell, values)
+            self.recording.add(key_of(self.name, suffix), cell, values)
 
 
-def _nodes(cell: Graph) -> dict[str, int]:
-    """All named values of a cell: its local variables, and then its states."""
-    return {**dict(cell.names), **dict(cell.outputs)}
+def key_of(name: str, suffix: str) -> str:
+    """The key of a layer in one direction, such as `rnn.l0`: its name in the model, what its parameters end with."""
+    place = suffix.removeprefix("_") or "l0"
+    return f"{name}.{place}" if name else place
 
 
 def _node(cell: Graph, name: str) -> int | None:
     if name.startswith("%") and name[1:].isdecimal() and int(name[1:]) < len(cell.nodes):
         return int(name[1:])
-    return _nodes(cell).get(name)
+    return cell.named.get(name)
 
 
 def layers_of(model: nn.Module, what: str) -> dict[str, Layer]:

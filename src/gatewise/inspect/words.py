@@ -34,7 +34,7 @@ class Words:
 
 def describe(cell: Graph) -> dict[str, Words]:
     """What each named value of a cell does, its states included, by name in the order of the code."""
-    named = {**dict(cell.names), **dict(cell.outputs)}  # a state's name means its new value
+    named = cell.named
     known = [graph for graph in vars(cells).values() if isinstance(graph, Graph)]
     built_in = any((graph.gates, graph.states) == (cell.gates, cell.states) for graph in known)  # or a change of one
     return {name: _describe(cell, name, i, built_in) for name, i in named.items()}

@@ -33,7 +33,7 @@ def find_norms(graph: Graph) -> list[Norm]:
     for i, node in enumerate(graph.nodes):
         for a in node.args:
             readers[a].append(i)
-    watched = {i for _, i in (*graph.outputs, *graph.names)}
+    watched = set(graph.named.values())
     together: dict[object, dict[int, int]] = {}  # what is normalised in one way: value -> normalised value
     for i, normal in normalised(graph).items():
         together.setdefault(normal.key if normal.key.group else i, dict.fromkeys(normal.key.group, -1))[

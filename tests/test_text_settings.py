@@ -4,7 +4,6 @@ import pytest
 
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.text import TextSettings
-from gatewise.tasks.text.settings import FLAGS
 
 
 def test_a_recipe_changes_the_defaults_and_a_flag_the_recipe():
@@ -53,9 +52,9 @@ def test_every_flag_is_read_back():
     values |= dict(
         zip(("steps", "batch", "hidden", "layers", "epochs", "seed", "devices", "threads"), range(2, 10), strict=True)
     )
-    assert set(values) == set(FLAGS)
+    assert set(values) == set(TextSettings.FLAGS)
     settings = TextSettings.of(**values)
-    assert {flag: settings.flag(flag) for flag in FLAGS} == values
+    assert {flag: settings.flag(flag) for flag in TextSettings.FLAGS} == values
 
 
 @pytest.mark.parametrize(

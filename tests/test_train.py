@@ -297,7 +297,7 @@ def test_what_does_not_fit_the_run_is_refused_when_it_goes_on(source, tmp_path):
     with pytest.raises(InputError, match=r"--hidden 32 contradicts the run in .*, begun with 16: leave it out"):
         text.resume(run_folder, epochs=2, hidden=32, lr=None)
     Path(source).write_text(TEXT + "more")
-    with pytest.raises(InputError, match=r"source\.txt is not the one that the run in .* was begun with"):
+    with pytest.raises(InputError, match=r"source\.txt is not what the run in .* was begun with"):
         text.resume(run_folder, epochs=2)
     Path(source).write_text(TEXT)
     for name, content, message in [

@@ -79,15 +79,14 @@ def from_runs(runs: Sequence[str | os.PathLike[str]], text: str | None = None, c
     Raises:
         InputError: a folder holds no run, or the text can't be read by its model; see `explore`.
     """
-    from gatewise.tasks.run import Run
-    from gatewise.tasks.text.saved import load
+    from gatewise.tasks.text.task import TASK
 
     models: dict[str, nn.Module] = {}
     for run in runs:
         name = os.path.basename(os.path.normpath(run)) or str(run)
-        models[name if name not in models else str(run)] = load(run, checkpoint)
+        models[name if name not in models else str(run)] = TASK.load(run, checkpoint)
     if text is None:
-        text = Run(runs[0]).read("sample.txt").strip("\n")[:LONGEST]
+        text = TASK.open(runs[0]).read(TASK.report).strip("\n")[:LONGEST]
     return explore(models, text, title=f"{' and '.join(models)}: inside the gates")
 
 

@@ -15,18 +15,19 @@ class MissingPackageError(ImportError):
     """An optional package is not installed; the text names it and the command that installs it."""
 
 
-def require(*packages: str) -> None:
+def require(*packages: str, extra: str = "train") -> None:
     """Check that optional packages are installed, without importing them.
 
     Args:
         packages: import names, such as `"lightning"`.
+        extra: the extra of gatewise that brings them.
 
     Raises:
         MissingPackageError: at the first one that is absent.
     """
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingPackageError(f'this needs {package}, which is not installed: pip install "gatewise[train]"')
+            raise MissingPackageError(f'this needs {package}, which is not installed: pip install "gatewise[{extra}]"')
 
 
 def choose(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -84,11 +84,11 @@ def fit(module: Trainee, run: Run, settings: FitSettings, *, resume: bool = Fals
     keeper = Keeper(run, settings.minutes)
     restart = run.last if resume and run.last.exists() else None
     if restart is not None and (history := finished(run, settings)) is not None:
-        # Killed between the last step and the sample, which a task writes last: the rest can be made up for.
+        # Killed between the last step and the report, which a task writes last: the rest can be made up for.
         module.load_state_dict(checkpoint.load(restart)["state_dict"])
         return Result(run, history)
     if is_first_process():
-        run.sample.unlink(missing_ok=True)  # of an earlier, lower limit
+        run.report.unlink(missing_ok=True)  # of an earlier, lower limit
     with _quiet(), _threads_restored():
         try:
             trainer = Trainer(
@@ -132,7 +132,7 @@ def is_first_process() -> bool:
 
 
 def finished(run: Run, settings: FitSettings) -> list[Row] | None:
-    """The history of a run that has reached its limit but lacks its sample; None if there is more to train.
+    """The history of a run that has reached its limit but lacks its report; None if there is more to train.
 
     Args:
         run: a run with a last checkpoint.
@@ -150,7 +150,7 @@ def finished(run: Run, settings: FitSettings) -> list[Row] | None:
         done, limit = f"had its {minutes:.1f} minutes", f"--minutes {math.ceil(minutes + settings.minutes)}"
     else:
         return None
-    if run.sample.exists():
+    if run.report.exists():
         raise InputError(f"{run.path} has {done}: raise the limit to go on, {limit}")
     return history
 

@@ -96,12 +96,12 @@ class Keeper(Callback):
             raise Stopped
 
     def _add_row(self, trainer: Trainer, module: Trainee) -> None:
-        trained, held_out = module.epoch_losses()
+        trained, held_out = module.epoch_means()
         row: Row = {"epoch": trainer.current_epoch + 1, "steps": trainer.global_step, "seconds": round(self.seconds, 3)}
-        for name, loss in (("train", trained), ("held_out", held_out)):
-            if loss is not None:
-                row[f"{name}_loss"] = loss
-                row.update({f"{name}_{metric}": value for metric, value in module.metrics(loss).items()})
+        for name, means in (("train", trained), ("held_out", held_out)):
+            if means is not None:
+                row[f"{name}_loss"] = means["loss"]
+                row.update({f"{name}_{metric}": value for metric, value in module.metrics(means).items()})
         self.rows.append(row)
 
     def _save_last(self, trainer: Trainer) -> None:

@@ -51,7 +51,8 @@ class Progress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: Trainee) -> None:  # type: ignore[override]
         if trainer.is_global_zero and time.monotonic() - self._sampled >= SAMPLE_PAUSE:
-            self._print(f"  epoch {trainer.current_epoch + 1}: {module.sample(SAMPLE_LENGTH)!r}")
+            if sample := module.sample(SAMPLE_LENGTH):
+                self._print(f"  epoch {trainer.current_epoch + 1}: {sample!r}")
             self._sampled = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, module: Trainee) -> None:  # type: ignore[override]
@@ -68,12 +69,12 @@ class Progress(Callback):
     def _show(self, trainer: Trainer, module: Trainee) -> None:
         now = time.monotonic()
         self._shown = now
-        loss = module.trained.value()
+        means = module.trained.values()
         epochs = trainer.global_step / trainer.num_training_batches
         pace = self.keeper.seconds / epochs
         total = self._epochs_in_all(trainer, pace)
-        parts = [f"epoch {trainer.current_epoch + 1}/{total:.0f}", f"loss {loss:.3f}"]
-        parts += [f"{name.replace('_', ' ')} {value:.2f}" for name, value in module.metrics(loss).items()]
+        parts = [f"epoch {trainer.current_epoch + 1}/{total:.0f}", f"loss {means['loss']:.3f}"]
+        parts += [f"{name.replace('_', ' ')} {value:.2f}" for name, value in module.metrics(means).items()]
         parts += [f"{module.seen * trainer.world_size / (now - self._began):,.0f} {module.terms}/s"]
         parts += [f"{_clock((total - epochs) * pace)} left"]
         if self._bar is None:

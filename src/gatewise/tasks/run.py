@@ -42,36 +42,38 @@ def write(path: Path, data: str | bytes) -> None:
 
 
 class Run:
-    """A run's folder: settings, cell, checkpoints, history, curves and sample of one training.
+    """A run's folder: settings, cell, checkpoints, history, curves and report of one training.
 
     Use `Run.create` for a new one and `Run.open` for one that exists.
 
     Args:
         path: the folder.
+        report: the file that is written last, when all is done, such as a sample of what the model does.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], report: str = "report.txt") -> None:
         self.path = Path(path)
         self.best = self.path / "best.safetensors"
         self.last = self.path / "last.safetensors"
         self.metrics = self.path / "metrics.csv"
         self.curves = self.path / "curves.png"
-        self.sample = self.path / "sample.txt"
+        self.report = self.path / report
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str] | None, task: str) -> "Run":
+    def create(cls, path: str | os.PathLike[str] | None, task: str, report: str = "report.txt") -> "Run":
         """Make the folder of a new run.
 
         Args:
             path: the folder, new or empty; None takes the next free `runs/TASK-N`.
             task: the task's name.
+            report: the file that is written last.
 
         Raises:
             InputError: the folder holds something already.
         """
         if path is None:
-            return cls._next_free(Path("runs"), task)
-        run = cls(path)
+            return cls._next_free(Path("runs"), task, report)
+        run = cls(path, report)
         if (run.path / SETTINGS).exists():
             raise InputError(
                 f"{run.path} already holds a run: choose another folder with --out,"
@@ -83,7 +85,7 @@ class Run:
         return run
 
     @classmethod
-    def _next_free(cls, runs: Path, task: str) -> "Run":
+    def _next_free(cls, runs: Path, task: str, report: str) -> "Run":
         runs.mkdir(exist_ok=True)
         taken = [path.name.removeprefix(f"{task}-") for path in runs.glob(f"{task}-*")]
         number = 1 + max((int(name) for name in taken if name.isdecimal()), default=0)
@@ -93,16 +95,16 @@ class Run:
             except FileExistsError:  # another training took it between the look and the step
                 number += 1
             else:
-                return cls(runs / f"{task}-{number}")
+                return cls(runs / f"{task}-{number}", report)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], task: str) -> "Run":
+    def open(cls, path: str | os.PathLike[str], task: str, report: str = "report.txt") -> "Run":
         """Open the folder of an existing run.
 
         Raises:
             InputError: there is no such folder, or it holds no run of this task.
         """
-        run = cls(path)
+        run = cls(path, report)
         if not run.path.is_dir():
             raise InputError(f"there is no folder {run.path}: give the folder that a training wrote")
         if not (run.path / SETTINGS).exists():

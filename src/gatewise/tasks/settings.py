@@ -1,6 +1,11 @@
-"""How a model is trained: the settings that every task shares."""
+"""The settings that every task shares: how a model is trained, a layer's sizes, and how a task's settings are made.
 
-from dataclasses import dataclass
+Free of torch, as a task's own settings are, so that the command line can show the defaults without loading it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self, get_type_hints
 
 from gatewise.tasks.errors import InputError, choose
 
@@ -58,6 +63,150 @@ class FitSettings:
         if self.minutes is not None:
             positive("minutes", self.minutes)
         check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSettings:
+    """The recurrent layers of a model.
+
+    Args:
+        cell: the cell's name, or `FILE.py:NAME`.
+        hidden_size: H, the state's units.
+        num_layers: L, layers on top of each other.
+        dropout: the share of units dropped between layers (not after the last), as in torch.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    cell: str = "gru"
+    hidden_size: int = 256
+    num_layers: int = 1
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive("hidden", self.hidden_size)
+        positive("layers", self.num_layers)
+        share("dropout", self.dropout)
+        if self.dropout and self.num_layers == 1:
+            raise InputError("dropout acts between layers and there is one: add --layers 2, or leave --dropout out")
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """All choices of one training, in sections. A task derives from it and adds its own sections and tables.
+
+    Each field is a section, a frozen dataclass whose own defaults are those of the Python API; `data`, `model` and
+    `fit` are always there. The tables, on the class:
+
+    `FLAGS`: the command line's flags, and the section and field in which each one's value lives;
+    `DEFAULTS`: by section, what the command line starts from where that is not the dataclass's default;
+    `RECIPES`: by name and section, what a recipe puts in place of `DEFAULTS`.
+    """
+
+    data: Any
+    model: Any
+    fit: FitSettings
+
+    FLAGS: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "cell": ("model", "cell"),
+        "hidden": ("model", "hidden_size"),
+        "layers": ("model", "num_layers"),
+        "dropout": ("model", "dropout"),
+        "optimizer": ("fit", "optimizer"),
+        "lr": ("fit", "lr"),
+        "clip": ("fit", "clip"),
+        "epochs": ("fit", "epochs"),
+        "minutes": ("fit", "minutes"),
+        "seed": ("fit", "seed"),
+        "precision": ("fit", "precision"),
+        "devices": ("fit", "devices"),
+        "accelerator": ("fit", "accelerator"),
+        "threads": ("fit", "threads"),
+    }
+    DEFAULTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    RECIPES: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+
+    @classmethod
+    def of(cls, recipe: str | None = None, **flags: Any) -> Self:
+        """The defaults, changed by a recipe, changed by flags.
+
+        Args:
+            recipe: a name in `RECIPES`, or None.
+            flags: values by the names of the command line (`FLAGS`); one that is None counts as not given.
+
+        Raises:
+            InputError: there is no such recipe, or a value is out of its range.
+        """
+        if recipe is not None:
+            choose("recipe", recipe, tuple(cls.RECIPES))
+        begin = cls.DEFAULTS if recipe is None else cls.RECIPES[recipe]
+        given = {flag: value for flag, value in flags.items() if value is not None}
+        values = {section.name: dict(begin.get(section.name, {})) for section in fields(cls)}
+        cls.adjust(values, given, recipe)
+        for flag, value in given.items():
+            section, name = cls.FLAGS[flag]
+            values[section][name] = tuple(value) if isinstance(value, list) else value
+        if recipe is None and "minutes" in given and "epochs" not in given:
+            values["fit"]["epochs"] = None
+        return cls._from(values)
+
+    @classmethod
+    def adjust(cls, values: dict[str, dict[str, Any]], given: Mapping[str, Any], recipe: str | None) -> None:
+        """Change the defaults in `values`, by section, where they do not go with the flags that were given."""
+        if given.get("layers") == 1:
+            values["model"].pop("dropout", None)  # there is nothing between one layer
+
+    @classmethod
+    def default(cls, section: str) -> Any:
+        """A section as the command line begins with it."""
+        return get_type_hints(cls)[section](**cls.DEFAULTS.get(section, {}))
+
+    @classmethod
+    def fit_settings(cls, **given: Any) -> FitSettings:
+        """`FitSettings` with the defaults of this task; minutes without epochs take the place of the default epochs."""
+        epochs = {} if given.get("minutes") is None else {"epochs": None}
+        return FitSettings(**{**cls.DEFAULTS.get("fit", {}), **epochs, **given})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The settings from what `to_dict` gave (the sections; other keys are passed over).
+
+        Raises:
+            InputError: a value is out of its range.
+            TypeError, KeyError: a section or a name is unknown or absent.
+        """
+        sections = {section.name: values[section.name] for section in fields(cls)}
+        return cls._from(  # JSON has no tuples
+            {
+                section: {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
+                for section, named in sections.items()
+            }
+        )
+
+    @classmethod
+    def _from(cls, values: Mapping[str, Mapping[str, Any]]) -> Self:
+        types = get_type_hints(cls)
+        return cls(**{section: types[section](**named) for section, named in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values, for JSON."""
+        return asdict(self)
+
+    def flag(self, name: str) -> Any:
+        """The value behind a flag of the command line."""
+        section, field_name = self.FLAGS[name]
+        return getattr(getattr(self, section), field_name)
+
+
+def share(what: str, value: float) -> None:
+    """Check that a number is a share of a whole, from 0 to below 1.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 0 <= value < 1:
+        raise InputError(f"{what} must be a share from 0 to below 1; got {value}")
 
 
 def check_seed(seed: int) -> None:

@@ -1,7 +1,8 @@
 """What is trained: the part of a LightningModule that every task shares."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -27,24 +28,51 @@ def each(change: Callable[[Tensor], Tensor], value: Any) -> Any:
     return None if value is None else tuple(each(change, item) for item in value)
 
 
-class Mean:
-    """The mean of a loss over many batches, kept on the device so that no step waits for it.
+class Step(NamedTuple):
+    """What a batch comes to.
+
+    Args:
+        loss: () the mean loss over the batch's terms, to be minimised.
+        terms: their number.
+        state: what is carried to the next batch: a tensor, nested tuples of them, or None.
+        also: other means over the same terms, each (), by the name that the history gives them.
+    """
+
+    loss: Tensor
+    terms: int
+    state: Any = None
+    also: Mapping[str, Tensor] = {}
+
+
+class Means:
+    """The means of a loss, and of what comes with it, over many batches; kept on the device so that no step waits.
 
     Args:
         device: where the losses are.
+        also: the names of the other means; see `Step`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss * count, count
+    def __init__(self, device: torch.device, also: Sequence[str] = ()) -> None:
+        self.names = ("loss", *also)
+        self.sums = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=device)  # each mean * count, count
 
-    def add(self, loss: Tensor, count: int) -> None:
-        """Take in the mean loss () of `count` terms."""
-        self.sums += torch.stack((loss.detach().double() * count, loss.new_tensor(count, dtype=torch.float64)))
+    def add(self, step: Step) -> None:
+        """Take in a batch."""
+        means = torch.stack([step.loss.detach(), *(step.also[name].detach() for name in self.names[1:])])
+        self.sums += torch.cat((means.double(), means.new_ones(1, dtype=torch.float64))) * step.terms
 
-    def value(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> float:
-        """The mean; `reduce` adds up the sums of several processes. NaN where nothing was taken in."""
-        total, count = reduce(self.sums.clone()).tolist()
-        return total / count if count else float("nan")
+    def values(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
+        """The means by name; `reduce` adds up the sums of several processes. NaN where nothing was taken in."""
+        *totals, count = reduce(self.sums.clone()).tolist()
+        return {name: total / count if count else math.nan for name, total in zip(self.names, totals, strict=True)}
+
+
+def sizes(model: nn.Module) -> str:
+    """The sizes of a model that has one layer of gatewise, in a few words."""
+    layer: Any = model.layer
+    directions = "bidirectional " if layer.bidirectional else ""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{directions}{layer.cell.name}, {layer.num_layers} x {layer.hidden_size} units, {parameters:,} parameters"
 
 
 class Trainee(LightningModule):
@@ -54,8 +82,8 @@ class Trainee(LightningModule):
     state carried from batch to batch, and the losses counted so far. All three differ between the processes of
     a DDP run, so the checkpoint holds them once for each.
 
-    A task sets `terms` and overrides `loss`, `metrics`, `sample`, `describe`, `train_dataloader` and, where
-    data is held out, `val_dataloader`.
+    A task sets `terms` and overrides `loss`, `data_line`, `train_dataloader` and, where data is held out,
+    `val_dataloader`; `also`, `metrics`, `sample` and `describe` where it has something to tell.
 
     Args:
         model: the network.
@@ -63,47 +91,52 @@ class Trainee(LightningModule):
     """
 
     terms = "terms"  # what a loss is the mean of, in the plural: "characters"
+    also: tuple[str, ...] = ()  # the names of the means that come with a loss
 
     def __init__(self, model: nn.Module, settings: FitSettings) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
         self.carried: Any = None  # a tensor, a tuple of tensors, or None
-        self.trained = Mean(torch.device("cpu"))
-        self.validated: Mean | None = None
+        self.trained = Means(torch.device("cpu"), self.also)
+        self.validated: Means | None = None
         self.seen = 0  # terms of the loss in this sitting and process
         self._restored: Any = None
 
-    def loss(self, batch: Any, state: Any) -> tuple[Tensor, int, Any]:
-        """The mean loss () of a batch, the number of terms in that mean, and the state to carry on."""
+    def loss(self, batch: Any, state: Any) -> Step:
+        """What a batch comes to, from the state that the batch before left (None at first)."""
         raise NotImplementedError
 
-    def metrics(self, loss: float) -> Mapping[str, float]:
-        """What a mean loss means in the task's own units, by name; the first is the one that is plotted."""
-        raise NotImplementedError
+    def metrics(self, means: Mapping[str, float]) -> Mapping[str, float]:
+        """What the means of `loss` and `also` are in the task's own units, by name, beside the loss itself."""
+        return {name: means[name] for name in self.also}
 
     def sample(self, length: int) -> str:
-        """What the model does now, to be read by a human; it leaves torch's random state alone."""
+        """What the model does now, for a human, or nothing; it leaves torch's random state alone."""
+        return ""
+
+    def data_line(self) -> str:
+        """The data in a line, shown before the training."""
         raise NotImplementedError
 
     def describe(self) -> str:
         """The data and the model in a few lines, shown before the training."""
-        raise NotImplementedError
+        return f"{self.data_line()}\nmodel  {sizes(self.model)}"
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _OPTIMIZERS[self.settings.optimizer](self.parameters(), lr=self.settings.lr)  # type: ignore[call-arg]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        loss, count, state = self.loss(batch, self.carried)
-        self.carried = each(Tensor.detach, state)
-        self.trained.add(loss, count)
-        self.seen += count
-        self.log("train_loss", loss.detach(), batch_size=count)  # for the user's loggers; the history is ours
-        return loss
+        step = self.loss(batch, self.carried)
+        self.carried = each(Tensor.detach, step.state)
+        self.trained.add(step)
+        self.seen += step.terms
+        self.log("train_loss", step.loss.detach(), batch_size=step.terms)  # for the user's loggers; the history is ours
+        return step.loss
 
     def on_train_start(self) -> None:
         torch.set_num_threads(self.settings.threads)  # here, since Lightning's DDP launcher sets another number
-        self.trained = Mean(self.device)
+        self.trained = Means(self.device, self.also)
         if self._restored is None:
             torch.manual_seed(self.settings.seed + self.trainer.global_rank)  # or all would drop the same units
             return
@@ -116,19 +149,20 @@ class Trainee(LightningModule):
         self._restored = None
 
     def on_validation_start(self) -> None:
-        self.validated = Mean(self.device)
+        self.validated = Means(self.device, self.also)
         self._held_state: Any = None
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         assert self.validated is not None
-        loss, count, self._held_state = self.loss(batch, self._held_state)
-        self.validated.add(loss, count)
+        step = self.loss(batch, self._held_state)
+        self._held_state = step.state
+        self.validated.add(step)
 
-    def epoch_losses(self) -> tuple[float, float | None]:
-        """The epoch's mean training loss over all processes, and the held-out loss or None; starts counting anew."""
-        trained = self.trained.value(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
-        self.trained = Mean(self.device)
-        return trained, None if self.validated is None else self.validated.value()
+    def epoch_means(self) -> tuple[dict[str, float], dict[str, float] | None]:
+        """The epoch's means over all processes, and the held-out ones or None; starts counting anew."""
+        trained = self.trained.values(lambda sums: self.trainer.strategy.reduce(sums, reduce_op="sum"))
+        self.trained = Means(self.device, self.also)
+        return trained, None if self.validated is None else self.validated.values()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mine = {"random": torch.get_rng_state(), "carried": self.carried, "trained": self.trained.sums}

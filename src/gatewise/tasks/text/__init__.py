@@ -11,37 +11,16 @@
 `gatewise train text` and `gatewise generate` are a skin over these names.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gatewise.tasks.errors import require
+from gatewise.tasks.lazy import lazy
 
 if TYPE_CHECKING:
     from gatewise.tasks.text.data import TextData, Vocabulary, read
     from gatewise.tasks.text.model import LanguageModel, generate, stream
-    from gatewise.tasks.text.saved import load
     from gatewise.tasks.text.settings import TextSettings
-    from gatewise.tasks.text.training import fit, resume, train
+    from gatewise.tasks.text.task import fit, load, resume, train
     from gatewise.tasks.text.windows import Window, Windows
-
-# Loaded at first use: the command line reads the settings alone, and Lightning takes seconds to import.
-_HOME = {
-    "TextData": "data",
-    "Vocabulary": "data",
-    "read": "data",
-    "LanguageModel": "model",
-    "generate": "model",
-    "stream": "model",
-    "TextSettings": "settings",
-    "fit": "training",
-    "load": "saved",
-    "resume": "training",
-    "train": "training",
-    "Window": "windows",
-    "Windows": "windows",
-}
-
-_NEEDS = {"saved": ("safetensors",), "training": ("lightning", "matplotlib", "rich", "safetensors")}
 
 __all__ = [
     "LanguageModel",
@@ -59,13 +38,14 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        require(*_NEEDS.get(_HOME[name], ()))
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "data": ("TextData", "Vocabulary", "read"),
+        "model": ("LanguageModel", "generate", "stream"),
+        "settings": ("TextSettings",),
+        "task": ("fit", "load", "resume", "train"),
+        "windows": ("Window", "Windows"),
+    },
+    needs={"task": ("safetensors",)},
+)

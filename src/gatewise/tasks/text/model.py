@@ -12,7 +12,7 @@ from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
 from gatewise.tasks.settings import check_seed
 from gatewise.tasks.text.data import Vocabulary
-from gatewise.tasks.text.settings import ModelSettings
+from gatewise.tasks.text.settings import ModelSettings, SampleSettings
 
 State = Any  # a tensor (L, B, H), or a tuple of them for a cell with several states
 
@@ -175,3 +175,9 @@ def generate(
 ) -> str:
     """The continuation of a prompt, without the prompt; see `stream` for the arguments."""
     return "".join(stream(model, prompt, length, temperature=temperature, seed=seed))
+
+
+def continuations(model: LanguageModel, examples: SampleSettings) -> list[str]:
+    """Each prompt with what the model makes of it."""
+    length, temperature, seed = examples.length, examples.temperature, examples.seed
+    return [prompt + generate(model, prompt, length, temperature=temperature, seed=seed) for prompt in examples.prompts]

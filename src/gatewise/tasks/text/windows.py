@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gatewise.tasks.batches import Epochs, check_shares
 from gatewise.tasks.errors import InputError, choose
 from gatewise.tasks.text.settings import SAMPLINGS
 
@@ -24,7 +25,7 @@ class Window(NamedTuple):
     fresh: bool
 
 
-class Windows:
+class Windows(Epochs[Window]):
     """The batches of an epoch, as the d2l book samples them (d2l.ai, section 9.3 and the code of 0.17).
 
     `"sequential"`: behind a random offset of 0 to T, the text is cut into B rows; batch k holds the k-th
@@ -32,9 +33,6 @@ class Windows:
     offset of 0 to T - 1, the text is cut into windows, which are shuffled; each starts from a zero state. What
     does not fill a batch is left out, at other places in each epoch. Every epoch has as many batches as fit
     behind the largest offset, so their number never changes (the book may have one more at times).
-
-    The order depends on `seed` and the epoch alone, so the place in the data is told by two numbers: see
-    `state_dict`. Lightning sets the epoch, restores the place, and calls `iter`.
 
     Args:
         ids: (N,) the text as numbers.
@@ -60,10 +58,7 @@ class Windows:
         world: int = 1,
     ) -> None:
         choose("sampling", sampling, SAMPLINGS)
-        if batch % world:
-            raise InputError(
-                f"the batch is shared by {world} devices, so it must be a multiple of {world}; got {batch}"
-            )
+        check_shares(batch, world)
         if sampling == "sequential":
             length, needed = (len(ids) - steps - 1) // batch // steps, batch * steps + steps + 1
         else:
@@ -73,28 +68,19 @@ class Windows:
                 f"the text has {len(ids)} characters to learn, and one batch of {batch} windows of {steps} steps"
                 f" takes {needed}: give a longer text, or lower --batch or --steps"
             )
+        super().__init__(length, seed)
         self.ids, self.steps, self.batch, self.sampling = ids, steps, batch, sampling
-        self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = 0
-        self._length = length
-        self._done = 0  # batches handed out in this epoch
-        self._start = 0  # where the next `iter` begins
+        self.rank, self.world = rank, world
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[Window]:
-        # A generator: what follows runs at the first batch, when Lightning has set the epoch.
-        start, self._start = self._start, 0
-        random = torch.Generator().manual_seed(self.seed)
-        # One stream of numbers for all epochs would have to be replayed; a seed for each need not.
-        random.manual_seed(int(torch.randint(2**62, (), generator=random)) + self.epoch)
-        batches = self._sequential(random) if self.sampling == "sequential" else self._shuffled(random)
+    def batches(self, random: torch.Generator) -> Callable[[int], Window]:
+        windows = self._sequential(random) if self.sampling == "sequential" else self._shuffled(random)
         mine = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
-        for k in range(start, self._length):
-            self._done = k + 1
-            x, y, fresh = batches(k)
-            yield Window(x[mine].T, y[mine].T, fresh)
+
+        def batch(k: int) -> Window:
+            x, y, fresh = windows(k)
+            return Window(x[mine].T, y[mine].T, fresh)
+
+        return batch
 
     def _sequential(self, random: torch.Generator) -> Callable[[int], tuple[Tensor, Tensor, bool]]:
         offset = int(torch.randint(self.steps + 1, (), generator=random))
@@ -118,24 +104,6 @@ class Windows:
             return x[chosen], y[chosen], True
 
         return batch
-
-    @property
-    def sampler(self) -> "Windows":
-        """Itself: Lightning calls `sampler.set_epoch` before each epoch, as it does for a DataLoader's."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows."""
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        """The place in the data: the epoch, and the batches handed out in it."""
-        return {"epoch": self.epoch, "batch": self._done}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a place: the next iteration starts there, later ones at the front."""
-        self.epoch, self._start = state["epoch"], state["batch"]
-        self._done = self._start
 
 
 class InOrder:

@@ -71,7 +71,7 @@ def test_every_flag_is_read_back():
         ({"devices": 0}, "devices must be above 0"),
         ({"threads": 0}, "threads must be above 0"),
         ({"hidden": 0}, "hidden must be above 0"),
-        ({"dropout": 1.0}, "dropout must be from 0 to below 1"),
+        ({"dropout": 1.0}, "dropout must be a share from 0 to below 1"),
         ({"dropout": 0.5, "layers": 1}, "add --layers 2"),
         ({"precision": "8"}, "precision is one of"),
         ({"init": "zeros"}, "init is one of torch, d2l"),

@@ -1,5 +1,6 @@
 """Tables of the user: CSV or Parquet files, read by pandas, refused in one line."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,17 +46,25 @@ def read_table(path: Path, extra: str) -> "pd.DataFrame":
             raise InputError(f"{path} is empty: give a file with a header and rows")
         header = text.lstrip("\n").partition("\n")[0]
         separator = max(",;\t", key=header.count)
+        _check_names(next(csv.reader([header], delimiter=separator)), path)  # pandas renames the second one
         try:
             table = pd.read_csv(path, sep=separator, encoding="utf-8-sig")
         except ValueError as error:  # pandas' ParserError and EmptyDataError are ValueErrors
             raise InputError(f"{path} cannot be read as CSV: {_one_line(error)}") from error
+        if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of values without a name
+            raise InputError(f"{path}: the rows have more values than the header has names")
     table.columns = [str(name).strip() for name in table.columns]
-    doubled = table.columns[table.columns.duplicated()]
-    if len(doubled):
-        raise InputError(f"{path} has two columns {doubled[0]!r}: rename one")
+    _check_names(list(table.columns), path)
     if not len(table):
         raise InputError(f"{path} has no rows below its header")
     return table
+
+
+def _check_names(names: Sequence[str], path: Path) -> None:
+    names = [name.strip() for name in names]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path} has two columns {name!r}: rename one")
 
 
 def check_columns(table: "pd.DataFrame", wanted: Sequence[tuple[str, str]], path: Path) -> None:

@@ -32,7 +32,7 @@ def test_what_is_no_table_is_one_line(tmp_path):
         ("header.csv", b"a,b\n", r"header\.csv has no rows below its header"),
         ("latin.csv", b"a,b\n\xe9,1\n", r"latin\.csv is not UTF-8 text \(byte 4\): save it as UTF-8"),
         ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"ragged\.csv cannot be read as CSV: .*line 3"),
-        ("longer.csv", b"a,b\n1,2,3\n4,5,6\n", r"longer\.csv: the rows have more values than the header has names"),
+        ("longer.csv", b"a,b\n1,2,3\n4,5,6\n", r"longer\.csv, line 2 has 3 values, expected 2"),
         ("twice.csv", b"a, a\n1,2\n", r"twice\.csv has two columns 'a': rename one"),
         ("again.csv", b"a,a\n1,2\n", r"again\.csv has two columns 'a': rename one"),
         ("text.parquet", b"a,b\n1,2\n", r"text\.parquet cannot be read as Parquet"),

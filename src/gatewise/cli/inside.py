@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gatewise.cli.errors import one_line_errors
+from gatewise.cli.train import CHECKPOINT
 from gatewise.tasks.errors import InputError, choose
 from gatewise.tasks.settings import positive
 
@@ -104,7 +105,7 @@ def explore(
     out: Annotated[
         Path | None, typer.Option(help="The page, written anew each time.", show_default="RUN/explore.html")
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="Which weights.", metavar="best|last")] = "best",
+    checkpoint: CHECKPOINT = None,
 ) -> None:
     """Write a web page that shows the gates while a trained model reads a text, and moves.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import Flag, list_files, train_command
+from gatewise.cli.train import CHECKPOINT, Flag, list_files, train_command
 from gatewise.tasks.text.settings import INITS, SAMPLINGS, TextSettings
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def generate(
         float, typer.Option(help="0 takes the likeliest character each time, 1 draws as predicted, more dares more.")
     ] = 0.5,
     seed: Annotated[int | None, typer.Option(help="Of the drawing.", show_default="another one each time")] = None,
-    checkpoint: Annotated[str, typer.Option(help="Which weights.", metavar="best|last")] = "best",
+    checkpoint: CHECKPOINT = None,
 ) -> None:
     """Continue a prompt with a trained model, character by character."""
     with one_line_errors():

@@ -51,6 +51,10 @@ COMMON = {
     "accelerator": Flag("Run", "Where to compute; auto takes a GPU.", "|".join(ACCELERATORS)),
     "threads": Flag("Run", "CPU threads; more pay off from some 500 units on, and change the last bits."),
 }
+CHECKPOINT = Annotated[
+    str | None,
+    typer.Option(help="Which weights.", metavar="best|last", show_default="best; last where the run held nothing out"),
+]
 PANELS = ("Data", "Model", "Training", "Run")
 
 

@@ -73,7 +73,7 @@ def explore(
     return page(labels, tracks, title, text=tokens is not None)
 
 
-def from_runs(runs: Sequence[str | os.PathLike[str]], text: str | None = None, checkpoint: str = "best") -> str:
+def from_runs(runs: Sequence[str | os.PathLike[str]], text: str | None = None, checkpoint: str | None = None) -> str:
     """The page of trained language models, by their folders; text None is what the first run wrote as its sample.
 
     Raises:

@@ -1,6 +1,8 @@
 """The figure of a run: how training and held-out data fared, epoch by epoch."""
 
 import io
+import math
+from bisect import bisect
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -9,6 +11,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from gatewise.inspect.plots import STYLE
 from gatewise.tasks.keeper import Row
 
+# Labels of a logarithmic axis, more of them where it spans less: up to one decade, to two and a half, beyond.
+_DECADES = (1.0, 2.5)
+_MARKS = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,))
 _LINES = (("train", "training", "#6b7280"), ("held_out", "held out", "#c2410c"))
 
 
@@ -21,6 +26,9 @@ def curves(history: list[Row], metric: str, title: str) -> bytes:
         title: above the figure.
     """
     epochs = [row["epoch"] for row in history]
+    values = [row.get(f"{name}_{metric}", math.nan) for row in history for name, _, _ in _LINES]
+    values = [value for value in values if 0 < value < math.inf]
+    decades = math.log10(max(values) / min(values)) if values else 0
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
         axes = figure.add_subplot()
@@ -33,7 +41,7 @@ def curves(history: list[Row], metric: str, title: str) -> bytes:
             axes.plot(epochs[best], values[best], "o", color=colour, markersize=5)
         axes.set(title=title, xlabel="epoch", ylabel=metric.replace("_", " "), yscale="log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+        axes.yaxis.set_major_locator(LogLocator(subs=_MARKS[bisect(_DECADES, decades)]))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)

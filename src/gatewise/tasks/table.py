@@ -44,15 +44,16 @@ def read_table(path: Path, extra: str) -> "pd.DataFrame":
             raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
         if not text.strip():
             raise InputError(f"{path} is empty: give a file with a header and rows")
-        header = text.lstrip("\n").partition("\n")[0]
-        separator = max(",;\t", key=header.count)
-        _check_names(next(csv.reader([header], delimiter=separator)), path)  # pandas renames the second one
+        lines = text.lstrip("\n").split("\n", 2)
+        separator = max(",;\t", key=lines[0].count)
+        names, first = (next(csv.reader([line], delimiter=separator), []) for line in [*lines, ""][:2])
+        _check_names(names, path)  # pandas gives the second one another name
+        if len(first) > len(names):  # pandas takes what has no name for names of the rows
+            raise InputError(f"{path}, line 2 has {len(first)} values, expected {len(names)}, as the header has names")
         try:
             table = pd.read_csv(path, sep=separator, encoding="utf-8-sig")
         except ValueError as error:  # pandas' ParserError and EmptyDataError are ValueErrors
             raise InputError(f"{path} cannot be read as CSV: {_one_line(error)}") from error
-        if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of values without a name
-            raise InputError(f"{path}: the rows have more values than the header has names")
     table.columns = [str(name).strip() for name in table.columns]
     _check_names(list(table.columns), path)
     if not len(table):

@@ -98,9 +98,9 @@ class Task(Generic[S, D, M]):
         layer: Any = model.layer
         return f"{layer.cell.name}, H = {layer.hidden_size}, on {settings.data.source or self.name + ' data'}"
 
-    def holds_out(self, data: D) -> bool:
+    def holds_out(self, settings: S) -> bool:
         """Whether some of the data is not learned, so that the best checkpoint can be chosen by it."""
-        return bool(data.settings.holdout)
+        return bool(settings.data.holdout)
 
     def checked(self, settings: S, data: D) -> S:
         """The settings, completed from the data; what would fail after hours of training is better refused here."""
@@ -194,12 +194,13 @@ class Task(Generic[S, D, M]):
         torch.manual_seed(settings.fit.seed)
         return self._go_on(self._built(self.cell_of(run), self.facts(data), settings), data, settings, run)
 
-    def load(self, path: str | os.PathLike[str], which: str = "best") -> M:
+    def load(self, path: str | os.PathLike[str], which: str | None = None) -> M:
         """The model of a run, from the cell's text and a checkpoint; no file of the user's is run.
 
         Args:
             path: the run's folder.
-            which: `"best"` or `"last"`, the checkpoint.
+            which: `"best"` or `"last"`, the checkpoint; None takes the best by the held-out loss, and the last one
+                where nothing is held out: of what is learned, the best epoch is one among lucky ones.
 
         Returns:
             The model in evaluation mode.
@@ -208,11 +209,13 @@ class Task(Generic[S, D, M]):
             InputError: there is no such run or checkpoint, or one of its files is damaged.
         """
         run = self.open(path)
+        settings = self.settings_of(run)
+        which = which or ("best" if self.holds_out(settings) else "last")
         choose("checkpoint", which, ("best", "last"))
         file = run.best if which == "best" else run.last
         if not file.exists():
             raise InputError(f"{run.path} has no {which} checkpoint yet: train on with --resume {run.path}")
-        model = self._built(self.cell_of(run), self.facts_of(run), self.settings_of(run))
+        model = self._built(self.cell_of(run), self.facts_of(run), settings)
         weights = checkpoint.load(file)["state_dict"]
         try:
             model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
@@ -310,7 +313,7 @@ class Task(Generic[S, D, M]):
 
         result.run.write(result.run.curves.name, curves(result.history, self.metric, self.title(model, settings)))
         training = model.training
-        self.finish(result, self.load(result.run.path) if self.holds_out(data) else model.eval(), data, settings)
+        self.finish(result, self.load(result.run.path) if self.holds_out(settings) else model.eval(), data, settings)
         model.train(training)
         return result
 

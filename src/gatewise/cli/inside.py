@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import CHECKPOINT
+from gatewise.cli.train import CHECKPOINT, helped
 from gatewise.tasks.errors import InputError, choose
 from gatewise.tasks.settings import positive
 
@@ -99,11 +99,11 @@ def explore(
         list[Path], typer.Argument(help="Folders that trainings wrote; several are compared.", metavar="RUN…")
     ],
     text: Annotated[
-        str | None, typer.Option(help="What the model reads.", show_default="what the run wrote as its sample")
+        str | None, typer.Option(help=helped("What the model reads.", "what the run wrote as its sample"))
     ] = None,
     file: Annotated[Path | None, typer.Option(help="The same, from a UTF-8 file.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The page, written anew each time.", show_default="RUN/explore.html")
+        Path | None, typer.Option(help=helped("The page, written anew each time.", "RUN/explore.html"))
     ] = None,
     checkpoint: CHECKPOINT = None,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import CHECKPOINT, Flag, list_files, train_command
+from gatewise.cli.train import CHECKPOINT, Flag, helped, list_files, train_command
 from gatewise.tasks.text.settings import INITS, SAMPLINGS, TextSettings
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ train_text = train_command(
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder that a training wrote.", metavar="RUN")],
     prompt: Annotated[
-        str | None, typer.Option(help="What is continued.", show_default="the first words of the held-out text")
+        str | None, typer.Option(help=helped("What is continued.", "the first words of the held-out text"))
     ] = None,
     length: Annotated[int, typer.Option(help="Characters to write.")] = 400,
     temperature: Annotated[
         float, typer.Option(help="0 takes the likeliest character each time, 1 draws as predicted, more dares more.")
     ] = 0.5,
-    seed: Annotated[int | None, typer.Option(help="Of the drawing.", show_default="another one each time")] = None,
+    seed: Annotated[int | None, typer.Option(help=helped("Of the drawing.", "another one each time"))] = None,
     checkpoint: CHECKPOINT = None,
 ) -> None:
     """Continue a prompt with a trained model, character by character."""

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from gatewise.tasks.fit import Result
 
 
+def helped(text: str, default: str) -> str:
+    """The help of an option with its default; typer would put parentheses around a default that it is told."""
+    return f"{text} [dim]\\[default: {default}][/]"
+
+
 class Flag(NamedTuple):
     """How an option is shown; its type and its default are those of the settings.
 
@@ -94,7 +99,7 @@ def train_command(
         if panel == "Data" and downloads:
             options["data_dir"] = Annotated[
                 Path | None,
-                typer.Option(help=downloads, rich_help_panel=panel, show_default="~/.cache/gatewise"),
+                typer.Option(help=helped(downloads, "~/.cache/gatewise"), rich_help_panel=panel),
             ]
         if panel == "Training" and recipe:
             options["recipe"] = Annotated[
@@ -104,7 +109,7 @@ def train_command(
     options["out"] = Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the run, new or empty.", rich_help_panel="Run", show_default=f"next free runs/{name}-N"
+            help=helped("Folder for the run, new or empty.", f"next free runs/{name}-N"), rich_help_panel="Run"
         ),
     ]
     options["resume"] = Annotated[
@@ -133,7 +138,9 @@ def train_command(
                 summarise(result)
 
     parameters = {flag.replace("-", "_"): option for flag, option in options.items()}
-    command.__doc__ = help
+    command.settings = settings  # type: ignore[attr-defined]  # for whoever asks the command, as a test does
+    # Typer keeps the breaks of lines, which are ours, within paragraphs.
+    command.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in help.split("\n\n"))
     command.__annotations__ = {**parameters, "return": None}
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # what typer reads the options from
         [
@@ -155,7 +162,7 @@ def _option(settings: type[TaskSettings], defaults: TaskSettings, flag: str, for
     if default is not None and default != ():
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     name = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
-    option = typer.Option(name, help=form.help, rich_help_panel=form.panel, metavar=form.metavar, show_default=shown)
+    option = typer.Option(name, help=helped(form.help, shown), rich_help_panel=form.panel, metavar=form.metavar)
     return Annotated[kind | None, option]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gatewise
+from gatewise.tasks import checkpoint
 
 # A user's file with a cell of their own, for `FILE.py:light`.
 OWN = """
@@ -165,3 +166,23 @@ def plain_loop(recipe: Recipe, layer: gatewise.Recurrent, x: Tensor, states: Seq
         )
         outputs.append(states[0])
     return (torch.stack(outputs), *states)
+
+
+def state_of_run(folder):
+    """All tensors of a run's last checkpoint that the training works on, and its history but for the clock."""
+    kept = checkpoint.load(folder / "last.safetensors")
+    tensors = dict(kept["state_dict"])
+    for number, values in kept["optimizer_states"][0]["state"].items():
+        tensors.update({f"{number}.{name}": value for name, value in values.items() if value is not None})
+    (history,) = kept["callbacks"].values()
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in history["rows"]]
+    return tensors, rows
+
+
+def assert_same_run(one, other):
+    """Two runs ended with the same weights, optimizer and history."""
+    (tensors, rows), (other_tensors, other_rows) = state_of_run(one), state_of_run(other)
+    assert rows == other_rows
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, other_tensors[name]), name

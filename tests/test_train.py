@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import assert_same_run
 from torch.nn import functional as F
 
 import gatewise
@@ -28,25 +29,6 @@ def source(tmp_path):
     file = tmp_path / "source.txt"
     file.write_text(TEXT)
     return str(file)
-
-
-def state(folder):
-    """All tensors of a run's last checkpoint that the training works on, and its history but for the clock."""
-    kept = checkpoint.load(folder / "last.safetensors")
-    tensors = dict(kept["state_dict"])
-    for number, values in kept["optimizer_states"][0]["state"].items():
-        tensors.update({f"{number}.{name}": value for name, value in values.items() if value is not None})
-    (history,) = kept["callbacks"].values()
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in history["rows"]]
-    return tensors, rows
-
-
-def assert_same(one, other):
-    (tensors, rows), (other_tensors, other_rows) = state(one), state(other)
-    assert rows == other_rows
-    assert tensors.keys() == other_tensors.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, other_tensors[name]), name
 
 
 def test_a_run_from_python_leaves_all_that_is_promised(tmp_path):
@@ -120,68 +102,6 @@ def test_the_training_is_the_books(tmp_path, sampling):
     assert min(norms) < 0.25 < max(norms)  # the clipping was seen at work, and idle
 
 
-KILL = """
-import os, random, signal, sys, time, traceback
-from pathlib import Path
-
-from gatewise.tasks import keeper, text
-from gatewise.tasks.text import training
-
-keeper.BATCH_PAUSE = keeper.EPOCH_PAUSE = 0.0
-folder, chance = Path(sys.argv[1]), random.Random()
-CASES = [
-    dict(sampling="sequential", layers=2, dropout=0.4, cell="lstm"),
-    dict(sampling="random", layers=2, dropout=0.4),
-    dict(sampling="sequential", optimizer="sgd", lr=0.5, holdout=0.0),
-]
-
-
-def start(work):
-    pid = os.fork()
-    if pid == 0:
-        os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-        try:
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return pid
-
-
-for number, flags in enumerate(CASES):
-    settings = text.TextSettings.of(data=str(folder / "source.txt"), hidden=16, steps=8, batch=4, epochs=2, **flags)
-    begun = time.monotonic()
-    assert os.waitpid(start(lambda: text.train(settings, folder / f"whole-{number}")), 0)[1] == 0
-    spent = time.monotonic() - begun
-    killed, run = 0, folder / f"killed-{number}"
-    while True:
-        begun_yet = (run / "settings.json").exists()
-        pid = start(lambda: text.resume(run) if begun_yet else text.train(settings, run))
-        if killed < 3:
-            while not (run / "last.safetensors").exists() and os.waitpid(pid, os.WNOHANG)[0] == 0:
-                time.sleep(0.005)
-            time.sleep(chance.uniform(0.1, 0.6) * spent)
-            os.kill(pid, signal.SIGKILL)
-        if os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
-            killed += 1
-        else:
-            break
-    print(killed, flush=True)
-"""
-
-
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(source, tmp_path):
-    Path(source).write_text(TEXT[:700])
-    done = subprocess.run([sys.executable, "-c", KILL, str(tmp_path)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    kills = [int(line) for line in done.stdout.split()]
-    assert len(kills) == 3
-    assert sum(kills) >= 3, "the kills came too late to show anything"
-    for number in range(3):
-        assert_same(tmp_path / f"whole-{number}", tmp_path / f"killed-{number}")
-
-
 def interrupt_at(monkeypatch, batches, times=1):
     """Ctrl-C, as often as told, while the batch with that number is learned."""
     counted = []
@@ -210,7 +130,7 @@ def test_ctrl_c_finishes_the_batch_saves_and_the_run_goes_on(source, tmp_path, m
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert checkpoint.load(tmp_path / "run" / "last.safetensors")["global_step"] == batch
     text.resume(tmp_path / "run")
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_second_ctrl_c_stops_at_once(source, tmp_path, monkeypatch):
@@ -231,7 +151,7 @@ def test_a_raised_limit_goes_on_as_if_it_had_been_higher_from_the_start(source, 
         text.resume(tmp_path / "run", epochs=1)
     assert (tmp_path / "run" / "settings.json").read_text() == settings
     text.resume(tmp_path / "run", epochs=3)
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
     assert text.load(tmp_path / "run").training is False
 
 
@@ -326,7 +246,7 @@ def test_a_run_from_python_with_a_text_of_its_own_goes_on_from_python(tmp_path):
     with pytest.raises(InputError, match="needs out="):
         text.fit(model(), data, epochs=2, resume=True)
     text.fit(model(), data, epochs=2, out=tmp_path / "run", resume=True)
-    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
     assert text.load(tmp_path / "run")(torch.zeros(3, 2, dtype=torch.int64))[0].shape == (3, 2, len(data.vocabulary))
 
 

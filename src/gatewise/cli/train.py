@@ -58,7 +58,7 @@ COMMON = {
 }
 CHECKPOINT = Annotated[
     str | None,
-    typer.Option(help="Which weights.", metavar="best|last", show_default="best; last where the run held nothing out"),
+    typer.Option(help=helped("Which weights.", "best; last where nothing was held out"), metavar="best|last"),
 ]
 PANELS = ("Data", "Model", "Training", "Run")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_run
+from helpers import assert_same_run, state_of_run
 from torch.nn import functional as F
 
 import gatewise
@@ -188,7 +188,7 @@ def test_the_steps_that_are_saved_within_an_epoch_carry_the_state_and_the_place(
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(source, tmp_path, monkeypatch):
     settings = text.TextSettings.of(data=source, **{**SMALL, "epochs": 1})
     text.train(settings, tmp_path / "run")
-    before = state(tmp_path / "run")
+    before = state_of_run(tmp_path / "run")
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -197,7 +197,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stands(source, tmp_path
         patch.setattr(checkpoint, "write", lambda path, data: full(0))
         with pytest.raises(InputError, match=r"No space left on device; .* free some space, then go on with --resume"):
             text.resume(tmp_path / "run", epochs=2)
-    after = state(tmp_path / "run")
+    after = state_of_run(tmp_path / "run")
     assert before[1] == after[1]
     assert len(text.resume(tmp_path / "run").history) == 2
 
@@ -293,6 +293,6 @@ def test_two_devices_share_the_batches_and_learn_the_same(source, tmp_path):
     command += [f"--{flag}={value}" for flag, value in flags.items()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    one, two = ([row["train_loss"] for row in state(tmp_path / name)[1]] for name in ("one", "two"))
+    one, two = ([row["train_loss"] for row in state_of_run(tmp_path / name)[1]] for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-5)
     assert len(checkpoint.load(tmp_path / "two" / "last.safetensors")["processes"]["random"]) == 2

@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 
@@ -17,6 +18,13 @@ def test_csv_is_read_whatever_stands_between_the_columns(tmp_path, separator):
     table = read_table(file, "forecast")
     assert list(table.columns) == ["day", "shop", "sales"]
     assert [value if value == value else None for value in numbers(table, "sales", file)] == [3.0, None, 1.5]
+
+
+def test_numbers_are_read_to_the_last_digit(tmp_path):
+    generator = random.Random(0)
+    drawn = [generator.gauss(0, 1) for _ in range(500)]
+    (tmp_path / "drawn.csv").write_text("\n".join(["x", *map(repr, drawn)]))
+    assert numbers(read_table(tmp_path / "drawn.csv", "forecast"), "x", tmp_path).tolist() == drawn
 
 
 def test_parquet_gives_the_same_table(tmp_path):

@@ -51,7 +51,8 @@ def read_table(path: Path, extra: str) -> "pd.DataFrame":
         if len(first) > len(names):  # pandas takes what has no name for names of the rows
             raise InputError(f"{path}, line 2 has {len(first)} values, expected {len(names)}, as the header has names")
         try:
-            table = pd.read_csv(path, sep=separator, encoding="utf-8-sig")
+            # pandas' own way of reading floats is off in the last digit now and then.
+            table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", float_precision="round_trip")
         except ValueError as error:  # pandas' ParserError and EmptyDataError are ValueErrors
             raise InputError(f"{path} cannot be read as CSV: {_one_line(error)}") from error
     table.columns = [str(name).strip() for name in table.columns]

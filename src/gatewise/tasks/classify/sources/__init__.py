@@ -1,0 +1,54 @@
+"""Where labelled sequences come from, one kind of source a module."""
+
+from pathlib import Path
+
+from gatewise.tasks.classify.sequences import Facts, Sequences
+from gatewise.tasks.classify.settings import DataSettings
+from gatewise.tasks.classify.sources import digits, japanese_vowels, table, ts
+
+
+def read(settings: DataSettings) -> tuple[Sequences, Sequences | None]:
+    """The labelled sequences of a source, and its test part where it has one.
+
+    Args:
+        settings: the source, and how it is read.
+
+    Raises:
+        InputError: there is no such file, or it cannot be used.
+        MissingPackageError: a package that brings or reads the data is not installed.
+    """
+    if settings.source == "japanese-vowels":
+        return japanese_vowels.read()
+    if settings.source == "digits":
+        return digits.read(settings.read), None
+    given = _file(settings.source, settings)
+    if settings.test_share is not None:
+        return given, None
+    return given, _file(settings.test, settings, given.features)
+
+
+def read_new(source: str, settings: DataSettings, facts: Facts) -> Sequences:
+    """Sequences for a trained model: with the columns that it was trained on, and labels where there are any.
+
+    Args:
+        source: a file; or `"japanese-vowels"`, which means its test part, or `"digits"`.
+        settings: of the model's run.
+        facts: of the model.
+
+    Raises:
+        As `read`.
+    """
+    if source == "japanese-vowels":
+        return japanese_vowels.read()[1]
+    if source == "digits":
+        return digits.read(settings.read)
+    return _file(source, settings, facts.features, labels_needed=False)
+
+
+def _file(
+    source: str, settings: DataSettings, features: list[str] | None = None, labels_needed: bool = True
+) -> Sequences:
+    path = Path(source)
+    if path.suffix.lower() == ".ts" and path.is_file():
+        return ts.read(path)
+    return table.read(path, settings, features, labels_needed)

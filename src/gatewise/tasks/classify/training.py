@@ -1,0 +1,51 @@
+"""A classifier in training, for Lightning."""
+
+from typing import Any
+
+from gatewise.tasks.batches import InOrder, Shuffled
+from gatewise.tasks.classify.data import Batch, ClassifyData
+from gatewise.tasks.classify.model import Classifier, loss
+from gatewise.tasks.classify.sequences import listed
+from gatewise.tasks.classify.settings import ClassifySettings
+from gatewise.tasks.trainee import Step, Trainee
+
+
+class ClassifyTrainee(Trainee):
+    """A classifier in training: Lightning's view of it.
+
+    Args:
+        model: the classifier.
+        data: the sequences.
+        settings: all choices; those of the data and the model are in force already.
+    """
+
+    also = ("accuracy",)
+    model: Classifier
+
+    def __init__(self, model: Classifier, data: ClassifyData, settings: ClassifySettings) -> None:
+        super().__init__(model, settings.fit)
+        self.data = data
+        self.terms = f"{model.facts.per}s"
+
+    def loss(self, batch: Batch, state: Any) -> Step:
+        mean, right, count = loss(self.model(batch.x, batch.lengths), batch.y)
+        return Step(mean, count, also={"accuracy": right})
+
+    def data_line(self) -> str:
+        data, facts = self.data, self.data.facts
+        held_out = f", {len(data.held_out_part):,} held out" if data.held_out_part is not None else ""
+        steps = [len(x) for x in data.learned.x]
+        lengths = f"{min(steps)} to {max(steps)} steps" if min(steps) < max(steps) else f"{steps[0]} steps"
+        return (
+            f"data   {data.settings.source or 'given'}: {len(data.learned):,} sequences to learn{held_out},"
+            f" {len(data.test):,} to test, of {lengths}\n"
+            f"       {len(facts.features)} features: {listed(facts.features)}\n"
+            f"       {len(facts.labels)} classes, one a {facts.per}: {listed(facts.labels)}"
+        )
+
+    def train_dataloader(self) -> Shuffled[Batch]:
+        trainer = self.trainer
+        return self.data.training(self.settings.seed, trainer.global_rank, trainer.world_size)
+
+    def val_dataloader(self) -> InOrder[Batch] | tuple[()]:
+        return self.data.held_out() or ()

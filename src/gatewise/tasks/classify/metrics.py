@@ -5,7 +5,6 @@ import io
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,

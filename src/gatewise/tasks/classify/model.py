@@ -58,9 +58,7 @@ class Classifier(nn.Module):
         _check(self.layer, features)
         self.pool, self.noise = settings.pool, settings.noise
         directions = 2 if self.layer.bidirectional else 1
-        self.output = nn.Linear(
-            directions * (self.layer.proj_size or self.layer.hidden_size), len(self.facts.labels)
-        )
+        self.output = nn.Linear(directions * (self.layer.proj_size or self.layer.hidden_size), len(self.facts.labels))
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Scores of the classes.

@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
@@ -30,10 +31,11 @@ def confusion(scores: Scores, title: str, what: str) -> bytes:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(side + 1.4, side + 0.6), dpi=150, layout="constrained")
         axes = figure.add_subplot()
-        diagonal = counts.new_ones(size, size).triu().tril().bool().numpy()
-        for colours, hidden in ((_RIGHT, ~diagonal), (_WRONG, diagonal)):
-            image: Any = axes.imshow(shares, cmap=colours, vmin=0, vmax=1)
-            image.set_alpha((~hidden).astype(float))
+        right = np.eye(size, dtype=bool)
+        for colours, shown in ((_RIGHT, right), (_WRONG, ~right & (shares > 0))):
+            # From a tint on: one mistake among many must be seen too.
+            image: Any = axes.imshow(0.15 + 0.85 * shares, cmap=colours, vmin=0, vmax=1)
+            image.set_alpha(shown.astype(float))
         if size <= _COUNTS:
             _write_counts(axes, counts.tolist(), shares, min(10.0, 180 / size))
         _label(axes, scores)

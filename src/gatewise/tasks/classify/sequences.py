@@ -189,18 +189,13 @@ class Facts:
         number = {label: k for k, label in enumerate(self.labels)}
         unseen = _sorted(set(sequences.all_labels) - number.keys())
         if unseen:
-            name = next(n for n, y in zip(sequences.names, sequences.y, strict=True) if unseen[0] in _as_list(y))
+            whose = zip(sequences.names, sequences.y, strict=True)
+            name = next(name for name, y in whose if unseen[0] in (y if isinstance(y, list) else [y]))
             raise InputError(
                 f"no sequence to learn has the label {listed([repr(label) for label in unseen])} (sequence {name} has"
                 f" {unseen[0]!r}); those learned are {listed([repr(label) for label in self.labels])}"
             )
-        return [
-            torch.tensor([number[label] for label in y] if isinstance(y, list) else number[y]) for y in sequences.y
-        ]
-
-
-def _as_list(y: str | list[str]) -> list[str]:
-    return y if isinstance(y, list) else [y]
+        return [torch.tensor([number[label] for label in y] if isinstance(y, list) else number[y]) for y in sequences.y]
 
 
 def _sorted(labels: Iterable[str]) -> list[str]:

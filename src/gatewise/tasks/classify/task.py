@@ -77,6 +77,9 @@ class ClassifyTask(Task[ClassifySettings, ClassifyData, Classifier]):
             which = "best" if self.settings_of(self.open(path)).data.holdout else "last"
         return super().load(path, which)
 
+    def title(self, model: Classifier, settings: ClassifySettings) -> str:
+        return f"{'bidirectional ' if model.layer.bidirectional else ''}{super().title(model, settings)}"
+
     def finish(self, result: "Result", model: Classifier, data: ClassifyData, settings: ClassifySettings) -> None:
         from gatewise.tasks.classify import metrics, plot
 

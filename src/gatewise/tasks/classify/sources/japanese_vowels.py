@@ -22,9 +22,9 @@ def read() -> tuple[Sequences, Sequences]:
         InputError: its wheel has no such files.
     """
     require("sktime", extra="classify")
-    spec = find_spec("sktime")  # found and not imported, which takes seconds: two of its files are all that is read
-    assert spec is not None and spec.submodule_search_locations is not None
-    folder = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "JapaneseVowels"
+    # Found and not imported, which takes seconds: two of its files are all that is read.
+    origin = getattr(find_spec("sktime"), "origin", None) or ""
+    folder = Path(origin).parent / "datasets" / "data" / "JapaneseVowels"
     files = [folder / f"JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST")]
     for file in files:
         if not file.is_file():

@@ -84,21 +84,28 @@ def _filled(table: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
     missing = table[name].isna().to_numpy()
     if missing.any():
         raise InputError(f"{place(path, int(missing.argmax()))}: {name} is missing: fill it in, or leave the row out")
-    return table[name].to_numpy(dtype=object)
+    return np.asarray(table[name], dtype=object)
 
 
 def _times(table: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
     """A column as numbers that are ordered as its times are."""
     import pandas as pd
 
-    if table[name].dtype.kind in "iufb":
+    if pd.to_numeric(table[name], errors="coerce").notna().any() and table[name].dtype.kind != "M":
         return _without_gaps(table, name, path)
-    times = table[name] if table[name].dtype.kind == "M" else pd.to_datetime(table[name], errors="coerce", utc=True)
+    times = (
+        table[name]
+        if table[name].dtype.kind == "M"
+        else pd.to_datetime(table[name], errors="coerce", utc=True, format="ISO8601")
+    )
     bad = times.isna().to_numpy()
     if bad.any():
         row = int(bad.argmax())
-        raise InputError(f"{place(path, row)}: {name} is {table[name].iloc[row]!r}, expected a number or a date")
-    return times.to_numpy(dtype="datetime64[ns]").astype(np.int64)
+        raise InputError(
+            f"{place(path, row)}: {name} is {table[name].iloc[row]!r}, expected a number, or a date such as"
+            " 2024-01-31 23:59:59"
+        )
+    return np.asarray(times.to_numpy(dtype="datetime64[ns]"), dtype=np.int64)
 
 
 def _grouped(named: np.ndarray, times: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

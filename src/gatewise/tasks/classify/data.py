@@ -36,7 +36,8 @@ class ClassifyData:
 
     Args:
         given: the labelled sequences.
-        test: those of the test; None splits a share off, by sequences, so that each class keeps its share.
+        test: those of the test; or the share that is split off for it, by sequences, so that each class keeps its
+            share; None takes the share of the settings.
         settings: how they are split; keyword arguments do the same: `ClassifyData(given, holdout=0.2, batch=32)`.
             See `DataSettings` for their names and meanings.
 
@@ -46,8 +47,14 @@ class ClassifyData:
     """
 
     def __init__(
-        self, given: Sequences, test: Sequences | None = None, settings: DataSettings | None = None, **choices: Any
+        self,
+        given: Sequences,
+        test: Sequences | float | str | None = None,
+        settings: DataSettings | None = None,
+        **choices: Any,
     ) -> None:
+        if test is not None and not isinstance(test, Sequences):
+            choices["test"], test = str(test), None
         if settings is None:
             settings = DataSettings(**{"source": "", **choices})
         elif choices:

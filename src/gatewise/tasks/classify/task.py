@@ -59,24 +59,6 @@ class ClassifyTask(Task[ClassifySettings, ClassifyData, Classifier]):
         data.training(world=settings.fit.devices)  # a batch that cannot be shared out is refused before all else
         return settings
 
-    def load(self, path: str | os.PathLike[str], which: str | None = None) -> Classifier:
-        """The model of a run, from the cell's text and a checkpoint; no file of the user's is run.
-
-        Args:
-            path: the run's folder.
-            which: `"best"` or `"last"`, the checkpoint; None takes the one that was tested, the best by the held-out
-                sequences, or the last where none were held out.
-
-        Returns:
-            The model in evaluation mode.
-
-        Raises:
-            InputError: there is no such run or checkpoint, or one of its files is damaged.
-        """
-        if which is None:
-            which = "best" if self.settings_of(self.open(path)).data.holdout else "last"
-        return super().load(path, which)
-
     def title(self, model: Classifier, settings: ClassifySettings) -> str:
         return f"{'bidirectional ' if model.layer.bidirectional else ''}{super().title(model, settings)}"
 

@@ -1,0 +1,179 @@
+"""Whole trainings of classifiers: what they learn, leave behind, and how they stop and go on."""
+
+import csv
+import os
+import random
+import signal
+
+import pytest
+import torch
+
+from gatewise.tasks import checkpoint, classify
+from gatewise.tasks.classify import training
+from gatewise.tasks.classify.settings import ClassifySettings
+from gatewise.tasks.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """For nets as small as these, a second thread only waits for a busy core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_switches(path, count=80, seed=0, labels=True):
+    """A switch that each press turns on or off: the label of a step is the parity of the presses so far."""
+    draw = random.Random(seed)
+    with path.open("w") as file:
+        print("box", "second", "press", "hum", *(["state"] if labels else []), sep=",", file=file)
+        for k in range(count):
+            on = False
+            for t in range(draw.randint(1, 12)):
+                press = draw.random() < 0.4
+                on ^= press
+                print(f"b{k}", t, int(press), f"{draw.gauss(0, 1):.3f}", *(["on" if on else "off"] if labels else []),
+                      sep=",", file=file)  # fmt: skip
+    return str(path)
+
+
+SWITCHES = {"sequence": "box", "time": "second", "label": "state", "per": "step"}
+SMALL = {**SWITCHES, "hidden": 8, "epochs": 2, "batch": 8}
+
+
+def test_tagging_a_file_from_the_command_line(tmp_path, run):
+    pytest.importorskip("pandas")
+    data, new = write_switches(tmp_path / "a.csv"), write_switches(tmp_path / "b.csv", 20, seed=1)
+    folder = tmp_path / "run"
+    flags = [f"--{name}={value}" for name, value in SWITCHES.items()]
+    size = ["--hidden=16", "--no-bidirectional", "--noise=0", "--epochs=40", "--lr=0.02", "--holdout=0.2"]
+    code, out, err = run("train", "classify", f"--data={data}", f"--out={folder}", *flags, *size)
+    assert code == 0, err
+    assert "2 features: press, hum" in out
+    assert "51 sequences to learn, 13 held out, 16 to test, of 1 to 12 steps" in out
+    assert {path.name for path in folder.iterdir()} == {
+        "best.safetensors", "last.safetensors", "settings.json", "cell.txt", "classes.json", "metrics.csv",
+        "curves.png", "confusion.png", "confusion.csv", "predictions.csv", "report.txt",
+    }  # fmt: skip
+    rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    right = [row["label"] == row["predicted"] for row in rows]
+    assert sum(right) / len(right) > 0.97
+    assert f"({sum(right)} of {len(right)})" in (folder / "report.txt").read_text()
+    for row in rows:
+        assert row["predicted"] == max(("off", "on"), key=lambda label: float(row[f"p {label}"]))
+    history = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    best = min(history, key=lambda row: float(row["held_out_loss"]))
+    assert float(best["held_out_accuracy"]) > 0.95
+    assert f"by the held-out ones, {best['epoch']}\n" in (folder / "report.txt").read_text()
+
+    code, out, err = run("classify", str(folder), new)
+    assert code == 0
+    assert out.splitlines()[0] == "sequence,step,label,predicted,p off,p on"
+    assert float(err.split()[1]) > 95
+    code, unlabelled, _ = run("classify", str(folder), write_switches(tmp_path / "c.csv", 20, seed=1, labels=False))
+    assert unlabelled.splitlines()[0] == "sequence,step,predicted,p off,p on"
+    assert [line.split(",")[-2:] for line in unlabelled.splitlines()] == [
+        line.split(",")[-2:] for line in out.splitlines()
+    ]
+    assert run("classify", str(folder), new, "--out", str(tmp_path / "labels.csv"))[0] == 0
+    assert (tmp_path / "labels.csv").read_text() == out
+    assert "checkpoint is one of best, last" in run("classify", str(folder), new, "--checkpoint", "first")[2]
+
+    (tmp_path / "d.csv").write_text("box,second,press\nb,0,1\n")
+    code, out, err = run("classify", str(folder), str(tmp_path / "d.csv"))
+    assert (code, out) == (2, "")
+    assert "has no column 'hum' (--features)" in err
+    assert err.count("\n") == 1
+    (tmp_path / "d.csv").write_text("box,second,press,hum,state\nb,0,1,0,broken\n")
+    assert "has the label 'broken' (sequence b has" in run("classify", str(folder), str(tmp_path / "d.csv"))[2]
+    (tmp_path / "d.csv").write_text("box,second,press,hum\nb,0,1,0\nb,1,0,\n")
+    assert "line 3: hum is missing" in run("classify", str(folder), str(tmp_path / "d.csv"))[2]
+
+
+def interrupt_at(monkeypatch, batches):
+    """Ctrl-C while the batch with that number is learned."""
+    counted = []
+    loss = training.ClassifyTrainee.loss
+
+    def counting(self, batch, state):
+        if self.training:
+            counted.append(1)
+            if len(counted) == batches:
+                os.kill(os.getpid(), signal.SIGINT)
+        return loss(self, batch, state)
+
+    monkeypatch.setattr(training.ClassifyTrainee, "loss", counting)
+
+
+@pytest.mark.parametrize("batch", [3, 8])  # of 6 an epoch
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch, batch):
+    pytest.importorskip("pandas")
+    data = write_switches(tmp_path / "a.csv", 60)
+    settings = ClassifySettings.of(data=data, layers=2, dropout=0.4, cell="lstm", **SMALL)
+    classify.train(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, batch)
+        with pytest.raises(KeyboardInterrupt, match="to go on: --resume"):
+            classify.train(settings, tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run" / "last.safetensors")["global_step"] == batch
+    assert not (tmp_path / "run" / "report.txt").exists()
+    classify.resume(tmp_path / "run")
+    whole, resumed = (checkpoint.load(tmp_path / name / "last.safetensors")["state_dict"] for name in ("whole", "run"))
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    for name in ("report.txt", "predictions.csv", "confusion.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+    write_switches(tmp_path / "a.csv", seed=5)
+    with pytest.raises(InputError, match="is not what the run in"):
+        classify.resume(tmp_path / "run", epochs=3)
+
+
+def test_from_python_with_sequences_of_ones_own(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 9, (80,), generator=random).tolist()
+    x = [100 + 20 * torch.randn(n, 2, generator=random) for n in lengths]
+    y = [int(steps[0, 1] > 100) for steps in x]  # what comes first decides
+    data = classify.ClassifyData(classify.Sequences(x, y), test=0.25, batch=10)
+    torch.manual_seed(0)
+    model = classify.Classifier("gru", data, hidden_size=8, bidirectional=True)
+    result = classify.fit(model, data, epochs=25, lr=0.03, out=tmp_path / "run")
+    assert result.history[-1]["train_accuracy"] > 0.95
+    loaded = classify.load(tmp_path / "run")
+    found = loaded.predict(data.test)
+    assert found == model.eval().predict(data.test)  # nothing was held out: the last weights
+    assert sum(a == b for a, b in zip(found, data.test.y, strict=True)) >= 18
+    assert loaded.predict([[[90, 150]], [[90, 50], [80, 150]]]) == ["1", "0"]
+    with pytest.raises(InputError, match="begun from Python with data of its own"):
+        classify.resume(tmp_path / "run", epochs=30)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--data", "absent.csv"], "there is no file absent.csv"),
+        (["--test", "0"], "test must be a share above 0 and below 1, or a file; got 0"),
+        (["--holdout", "1"], "holdout must be a share from 0 to below 1"),
+        (["--per", "word"], "per is one of sequence, step; got 'word'"),
+        (["--pool", "max"], "pool is one of last, mean; got 'max'"),
+        (["--noise", "-1"], "noise must be 0 (none) or more; got -1.0"),
+        (["--dropout", "0.3"], "dropout acts between layers and there is one"),
+        (["--cell", "gro"], "did you mean gru?"),
+    ],
+)
+def test_wrong_choices_end_in_a_line(run, tmp_path, monkeypatch, flags, words):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("train", "classify", *flags)
+    assert code == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_default_tells_speakers_apart(tmp_path, seed):
+    """The goal: at least 97 % of the test utterances, on each seed."""
+    classify.train(ClassifySettings.of(seed=seed, accelerator="cpu"), tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").read_text().splitlines()))
+    assert sum(row["label"] == row["predicted"] for row in rows) / len(rows) >= 0.97

@@ -12,6 +12,7 @@ from gatewise.tasks.errors import InputError, choose
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 ACCELERATORS = ("auto", "cpu", "gpu")
+SCHEDULES = ("constant", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class FitSettings:
     Args:
         optimizer: `"adam"`, `"adamw"`, `"rmsprop"` or `"sgd"`, each as in `torch.optim`.
         lr: learning rate.
+        schedule: `"constant"`, or `"linear"`: in epoch k of K the rate is lr (1 - (k - 1) / K), so that the last epochs
+            settle what the first ones found. A raised limit goes on at the rate that it would have there.
         clip: the gradients' norm over all parameters is clipped to this; 0 leaves them alone.
         epochs: passes over the training data, or None for no limit.
         minutes: training stops at the end of the first epoch after so many minutes, those of earlier
@@ -38,6 +41,7 @@ class FitSettings:
 
     optimizer: str = "adam"
     lr: float = 1e-3
+    schedule: str = "constant"
     clip: float = 1.0
     epochs: int | None = None
     minutes: float | None = None
@@ -49,6 +53,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         choose("optimizer", self.optimizer, OPTIMIZERS)
+        choose("schedule", self.schedule, SCHEDULES)
         choose("precision", self.precision, PRECISIONS)
         choose("accelerator", self.accelerator, ACCELERATORS)
         positive("lr", self.lr)
@@ -58,6 +63,8 @@ class FitSettings:
             raise InputError(f"clip must be 0 (none) or more; got {self.clip}")
         if self.epochs is None and self.minutes is None:
             raise InputError("give epochs or minutes, else training would never end")
+        if self.schedule == "linear" and self.epochs is None:
+            raise InputError("a linear schedule ends with the last epoch: give epochs too, or take schedule constant")
         if self.epochs is not None:
             positive("epochs", self.epochs)
         if self.minutes is not None:

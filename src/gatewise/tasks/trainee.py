@@ -126,6 +126,12 @@ class Trainee(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _OPTIMIZERS[self.settings.optimizer](self.parameters(), lr=self.settings.lr)  # type: ignore[call-arg]
 
+    def on_train_epoch_start(self) -> None:
+        settings = self.settings
+        if settings.schedule == "linear" and settings.epochs is not None:
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = settings.lr * (1 - self.current_epoch / settings.epochs)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         step = self.loss(batch, self.carried)
         self.carried = each(Tensor.detach, step.state)

@@ -51,7 +51,7 @@ def _write_counts(axes: Any, counts: list[list[int]], shares: Any, points: float
         for j, count in enumerate(row):
             if count:
                 colour = "white" if shares[i, j] > 0.6 else "#111827"
-                axes.text(j, i, f"{count}", ha="center", va="center", color=colour, fontsize=points)
+                axes.text(j, i, f"{count:,}", ha="center", va="center", color=colour, fontsize=points)
 
 
 def _label(axes: Any, scores: Scores) -> None:
@@ -63,8 +63,8 @@ def _label(axes: Any, scores: Scores) -> None:
     axes.set_yticks(places, labels, fontsize=points)
     for k in places:
         shown = f"{100 * scores.recall[k]:.0f}" if scores.confusion[k].any() else "–"
-        axes.text(len(labels) - 0.3, k, shown, va="center", color="#4b5563", fontsize=points)
-    axes.text(len(labels) - 0.3, -0.75, "recall, %", va="center", color="#4b5563", fontsize=min(9.0, points))
+        axes.text(1.02, k, shown, transform=axes.get_yaxis_transform(), va="center", color="#4b5563", fontsize=points)
+    axes.text(1.02, 1.0, "recall, %", transform=axes.transAxes, va="bottom", color="#4b5563", fontsize=min(9.0, points))
     axes.set_xticks([k - 0.5 for k in places][1:], minor=True)
     axes.set_yticks([k - 0.5 for k in places][1:], minor=True)
     axes.grid(which="minor", color="#e5e7eb", linewidth=0.6)

@@ -178,6 +178,9 @@ def test_the_rate_falls_linearly_and_what_goes_with_it(tmp_path, monkeypatch):
     [
         (["--data", "absent.csv"], "there is no file absent.csv"),
         (["--test", "0"], "test must be a share above 0 and below 1, or a file; got 0"),
+        (["--test", "0.3"], "japanese-vowels has a test part of its own"),
+        (["--data", "digits", "--test", "other.csv"], "of digits a share is split off"),
+        (["--data", "digits", "--per", "step"], "digits has a label a sequence, none a step"),
         (["--holdout", "1"], "holdout must be a share from 0 to below 1"),
         (["--per", "word"], "per is one of sequence, step; got 'word'"),
         (["--pool", "max"], "pool is one of last, mean; got 'max'"),

@@ -23,8 +23,8 @@ FLAGS = {
     ),
     "test": Flag(
         "Data",
-        "A second file for the final test, or the share of the sequences that is split off for it"
-        " (japanese-vowels have a test part of their own).",
+        "A second file for the final test, or the share of the sequences that is split off for it: 0.2 where it is"
+        " not given (japanese-vowels has a test part of its own).",
         "FILE|SHARE",
     ),
     "sequence": Flag("Data", "Column that names the sequence of each row.", "COLUMN"),

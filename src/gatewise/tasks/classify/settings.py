@@ -23,7 +23,7 @@ class DataSettings:
     Args:
         source: `"japanese-vowels"`, `"digits"`, or the path of a CSV or Parquet file with one row a step.
         test: the sequences of the final test: the path of a second file, or the share of the sequences that is
-            split off. What brings a test part of its own, such as japanese-vowels, takes no share.
+            split off; None takes the test part of japanese-vowels, and else a fifth.
         sequence: the file's column that names the sequence of each row.
         time: the column that orders the rows of a sequence; None takes `time` where there is one, else the
             order of the file.
@@ -40,7 +40,7 @@ class DataSettings:
     """
 
     source: str = "japanese-vowels"
-    test: str = "0.2"
+    test: str | None = None
     sequence: str = "sequence"
     time: str | None = None
     label: str = "label"
@@ -65,7 +65,7 @@ class DataSettings:
     def test_share(self) -> float | None:
         """The share of the sequences that is split off for the test; None where `test` is a file."""
         try:
-            return float(self.test)
+            return 0.2 if self.test is None else float(self.test)
         except ValueError:
             return None
 

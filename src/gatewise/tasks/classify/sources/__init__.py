@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from gatewise.tasks.classify.sequences import Facts, Sequences
-from gatewise.tasks.classify.settings import DataSettings
+from gatewise.tasks.classify.settings import BUILT_IN, DataSettings
 from gatewise.tasks.classify.sources import digits, japanese_vowels, table, ts
+from gatewise.tasks.errors import InputError
 
 
 def read(settings: DataSettings) -> tuple[Sequences, Sequences | None]:
@@ -17,14 +18,21 @@ def read(settings: DataSettings) -> tuple[Sequences, Sequences | None]:
         InputError: there is no such file, or it cannot be used.
         MissingPackageError: a package that brings or reads the data is not installed.
     """
-    if settings.source == "japanese-vowels":
+    source, test = settings.source, settings.test
+    if source in BUILT_IN and settings.per == "step":
+        raise InputError(f"{source} has a label a sequence, none a step: leave --per out")
+    if source == "japanese-vowels":
+        if test is not None:
+            raise InputError(f"japanese-vowels has a test part of its own: leave --test {test} out")
         return japanese_vowels.read()
-    if settings.source == "digits":
+    if source == "digits":
+        if settings.test_share is None:
+            raise InputError(f"of digits a share is split off for the test, such as --test 0.2; got {test}")
         return digits.read(settings.read), None
-    given = _file(settings.source, settings)
-    if settings.test_share is not None:
+    given = _file(source, settings)
+    if test is None or settings.test_share is not None:
         return given, None
-    return given, _file(settings.test, settings, given.features)
+    return given, _file(test, settings, given.features)
 
 
 def read_new(source: str, settings: DataSettings, facts: Facts) -> Sequences:
@@ -50,5 +58,7 @@ def _file(
 ) -> Sequences:
     path = Path(source)
     if path.suffix.lower() == ".ts" and path.is_file():
+        if settings.per == "step":
+            raise InputError(f"{path} has a label a sequence, none a step: leave --per out")
         return ts.read(path)
     return table.read(path, settings, features, labels_needed)

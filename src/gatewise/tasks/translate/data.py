@@ -24,6 +24,8 @@ FRA_ENG_SHA1 = "94646ad1522d915e7b0f9296181140edcf86a4f5"
 SPECIAL = ("<unk>", "<pad>", "<bos>", "<eos>")  # in the d2l book's order
 UNKNOWN, PAD, BOS, EOS = range(4)
 
+TIMETABLE = 4_000  # pairs, where no number is given
+
 Pair = tuple[str, str]
 Cut = tuple[list[str], list[str]]  # the tokens of a source and of its target
 
@@ -42,7 +44,7 @@ def read(source: str, count: int | None = None, data_dir: Path | None = None) ->
         InputError: the file is missing, empty or no table of pairs, or the download failed.
     """
     if source == "timetable":
-        return timetable(count or 10_000)
+        return timetable(count or TIMETABLE)
     if source == "fra-eng":
         archive = fetch(FRA_ENG_URL, FRA_ENG_SHA1, data_dir)
         with zipfile.ZipFile(archive) as file:
@@ -68,7 +70,9 @@ def _pairs(text: str, path: Path, count: int | None) -> list[Pair]:
             continue
         source, *rest = (part.strip() for part in line.split("\t"))
         if not rest:
-            raise InputError(f"{path}, line {number}: expected a source, a tab and its target; got no tab in {_short(line)}")
+            raise InputError(
+                f"{path}, line {number}: expected a source, a tab and its target; got no tab in {_short(line)}"
+            )
         if not source or not rest[0]:
             side = "source" if not source else "target"
             raise InputError(f"{path}, line {number}: the {side} is empty; give both sentences or delete the line")
@@ -88,7 +92,8 @@ class Cutter:
 
     Args:
         tokens: `"words"`, cut at spaces, with `, . ! ?` as words of their own, as in the d2l book; `"pieces"`,
-            words that are cut before each hyphen, too (`vingt -trois`); `"characters"`.
+            words that are cut before each hyphen, too (`vingt -trois`), and put together as they are written;
+            `"characters"`.
         lower: in lower case. Characters are always kept as they are.
     """
 
@@ -109,7 +114,8 @@ class Cutter:
         """The sentence of tokens."""
         if self.tokens == "characters":
             return "".join(tokens)
-        return " ".join(tokens).replace(" -", "-") if self.tokens == "pieces" else " ".join(tokens)
+        text = " ".join(tokens)
+        return re.sub(" ([,.-])", r"\1", text) if self.tokens == "pieces" else text
 
 
 class Language:
@@ -212,15 +218,17 @@ class PairData:
             raise TypeError(f"give settings or keyword arguments, not both; got {', '.join(choices)} besides settings")
         self.settings = settings
         self.sha256 = hashlib.sha256("\n".join(map("\t".join, pairs)).encode()).hexdigest()
-        cutters = [Cutter(kind, settings.lower) for kind in (settings.tokens, settings.target_tokens or settings.tokens)]
+        cutters = [
+            Cutter(kind, settings.lower) for kind in (settings.tokens, settings.target_tokens or settings.tokens)
+        ]
         cut = [(cutters[0].split(source), cutters[1].split(target)) for source, target in pairs]
         short = [(s, t) for s, t in cut if s and t and max(len(s), len(t)) < settings.longest]
         self.left_out = len(cut) - len(short)
         learned, held_out = _divided(short, settings.holdout)
         if len(learned) < 2 or (settings.holdout and len(held_out) < 2):
             raise InputError(
-                f"{len(learned)} pairs to learn and {len(held_out)} held out are too few ({self.left_out} are longer than"
-                f" {settings.longest - 1} tokens): give more pairs, or change --holdout or --longest"
+                f"{len(learned)} pairs to learn and {len(held_out)} held out are too few ({self.left_out} are longer"
+                f" than {settings.longest - 1} tokens): give more pairs, or change --holdout or --longest"
             )
         self.source = Language.of((s for s, _ in learned), cutters[0], settings.least)
         self.target = Language.of((t for _, t in learned), cutters[1], settings.least)

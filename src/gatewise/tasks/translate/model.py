@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gatewise
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
-from gatewise.tasks.translate.data import BOS, Language
+from gatewise.tasks.translate.data import Language
 from gatewise.tasks.translate.settings import ModelSettings
+from gatewise.tasks.translate.translation import Translation, translations
 
 State = Any  # a tensor (L, B, H), or a tuple of them for a cell with several states
 
@@ -207,7 +207,7 @@ class Translator(nn.Module):
         graph = find_cell(cell) if isinstance(cell, str) else cell
         s = ModelSettings(cell=graph.name, **sizes)
         self.source, self.target, self.longest, self._settings = source, target, longest, s
-        layers = {"num_layers": s.num_layers, "dropout": s.dropout}
+        layers: dict[str, Any] = {"num_layers": s.num_layers, "dropout": s.dropout}
         attention = AdditiveAttention(s.hidden_size, s.dropout) if s.attention == "additive" else None
         self.encoder = Encoder(len(source), gatewise.Recurrent(graph, s.embedding_size, s.hidden_size, **layers))
         layer = gatewise.Recurrent(graph, s.embedding_size + s.hidden_size, s.hidden_size, **layers)
@@ -248,7 +248,7 @@ class Translator(nn.Module):
         scores: Tensor = self.decoder(y, state, memory)
         return scores
 
-    def translate(self, text: str, *, beam: int = 1, unknown: bool = False) -> "Translation":
+    def translate(self, text: str, *, beam: int = 1, unknown: bool = False) -> Translation:
         """Translate a sentence; see `translations`."""
         return translations(self, [text], beam=beam, unknown=unknown)[0]
 

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -27,8 +28,8 @@ def attention_map(translation: Translation, format: str = "png") -> bytes:
         raise InputError("the model has no attention to draw: train one with --attention additive")
     rows, columns = translation.weights.shape
     side = INCHES if max(rows, columns) <= 60 else INCHES / 2
-    size = {"font.size": 9 if side == INCHES else 5}
-    with matplotlib.rc_context({**STYLE, **size}):
+    style: Any = {**STYLE, "font.size": 9 if side == INCHES else 5}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(columns * side + 2.2, rows * side + 1.6), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         image = axes.imshow(translation.weights.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -44,7 +45,7 @@ def attention_map(translation: Translation, format: str = "png") -> bytes:
             spine.set_visible(True)
             spine.set_color("#9ca3af")
         bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.03, shrink=0.6, label="attention")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         file = io.BytesIO()
         try:
             figure.savefig(file, format=format)

@@ -118,7 +118,7 @@ class TranslateSettings(TaskSettings):
         "attention": ("model", "attention"),
         "init": ("model", "init"),
     }
-    DEFAULTS = {"data": {"tokens": "pieces"}, "fit": {"lr": 3e-3, "epochs": 10}}
+    DEFAULTS = {"data": {"tokens": "pieces", "holdout": 0.25}, "fit": {"lr": 3e-3, "epochs": 10}}
     # d2l.ai, release 0.17, sections 9.7 (without attention) and 10.4 (with); the same networks are 10.7 and 11.4 in
     # release 1.0, whose sizes are others.
     RECIPES = {

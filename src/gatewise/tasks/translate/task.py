@@ -1,26 +1,25 @@
 """The task `translate`."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gatewise
 from gatewise.tasks.batches import check_shares
-from gatewise.tasks.errors import InputError, require
-from gatewise.tasks.run import write
+from gatewise.tasks.errors import require
 from gatewise.tasks.task import Task
-from gatewise.tasks.translate.bleu import Judged, bleu, judge, sacrebleu, words
+from gatewise.tasks.translate.bleu import judge
 from gatewise.tasks.translate.data import Cutter, Language, PairData, read
 from gatewise.tasks.translate.model import Translator
-from gatewise.tasks.translate.settings import DataSettings, ModelSettings, SampleSettings, TranslateSettings
-from gatewise.tasks.translate.translation import Translation, translations
+from gatewise.tasks.translate.report import report
+from gatewise.tasks.translate.settings import DataSettings, ModelSettings, TranslateSettings
+from gatewise.tasks.translate.translation import translations
 
 if TYPE_CHECKING:
     from gatewise.tasks.fit import Result
     from gatewise.tasks.translate.training import TranslateTrainee
 
 PICTURE = "attention.png"
-SHOWN = 5  # held-out sentences in the report, and mistakes
 
 
 class TranslateTask(Task[TranslateSettings, PairData, Translator]):
@@ -59,16 +58,20 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
     def finish(self, result: "Result", model: Translator, data: PairData, settings: TranslateSettings) -> None:
         judged = judge(model, data.held_out) if data.held_out else None
         samples = translations(model, settings.sample.sources, unknown=True)
-        run = result.run
-        drawn = samples[-1:] if judged is None else sorted(judged.translations[:50], key=lambda t: len(t.source))[-1:]
-        if drawn and drawn[0].weights is not None:
+        some = samples if judged is None else judged.translations[:50]
+        if some and some[0].weights is not None:
             from gatewise.tasks.translate.plot import attention_map
 
-            run.write(PICTURE, attention_map(drawn[0]))
-        run.write(self.report, "\n\n".join(_report(samples, settings.sample, model, judged)) + "\n")
+            drawn = max(some, key=lambda translation: len(translation.source))
+            result.run.write(PICTURE, attention_map(drawn))
+        result.run.write(self.report, report(samples, settings.sample, data.target.cutter, judged))
 
 
 def cutters(settings: DataSettings) -> dict[str, Cutter]:
     """How each side is cut."""
     kinds = {"source": settings.tokens, "target": settings.target_tokens or settings.tokens}
     return {side: Cutter(kind, settings.lower) for side, kind in kinds.items()}
+
+
+TASK = TranslateTask()
+fit, train, resume, load = TASK.fit, TASK.train, TASK.resume, TASK.load

@@ -11,8 +11,9 @@ _HOUSES = (("opens", "ouvre"), ("closes", "ferme"))
 _EVENTS = (("begins", "commence"), ("ends", "finit"))
 SUBJECTS = (
     ("the train", "le train", _TRAFFIC), ("the boat", "le bateau", _TRAFFIC), ("the bus", "le bus", _TRAFFIC),
-    ("the museum", "le musée", _HOUSES), ("the library", "la bibliothèque", _HOUSES), ("the shop", "le magasin", _HOUSES),
-    ("the concert", "le concert", _EVENTS), ("the film", "le film", _EVENTS), ("the party", "la fête", _EVENTS),
+    ("the museum", "le musée", _HOUSES), ("the library", "la bibliothèque", _HOUSES),
+    ("the shop", "le magasin", _HOUSES), ("the concert", "le concert", _EVENTS), ("the film", "le film", _EVENTS),
+    ("the party", "la fête", _EVENTS),
 )  # fmt: skip
 FIRST, LAST = date(1800, 1, 1), date(2099, 12, 31)
 

@@ -24,13 +24,15 @@ class Translation:
 
     Args:
         text: the target.
-        source: the source's tokens, `<eos>` last.
+        source_text: the sentence as the model read it.
+        source: its tokens, `<eos>` last.
         target: the target's tokens; `<eos>` last, unless the limit came first.
         log_p: the logarithm of the target's probability.
         weights: (len(target), len(source)) where each step looked, or None for a model without attention.
     """
 
     text: str
+    source_text: str
     source: list[str]
     target: list[str]
     log_p: float
@@ -73,6 +75,7 @@ def decoded(model: "Translator", sources: Sequence[list[int]], *, beam: int = 1)
     return [
         Translation(
             model.target.decode(f.ids),
+            model.source.decode(source),
             [model.source.tokens[i] for i in source],
             [model.target.tokens[i] for i in f.ids],
             f.log_p,

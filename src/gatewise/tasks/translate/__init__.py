@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from gatewise.tasks.lazy import lazy
 
 if TYPE_CHECKING:
-    from gatewise.tasks.translate.bleu import bleu, judge, sacrebleu
     from gatewise.tasks.translate.data import Cutter, Language, PairData, read
     from gatewise.tasks.translate.model import AdditiveAttention, Decoder, Encoder, Translator
     from gatewise.tasks.translate.plot import attention_map
+    from gatewise.tasks.translate.scores import bleu, judge, sacrebleu
     from gatewise.tasks.translate.settings import TranslateSettings
     from gatewise.tasks.translate.task import fit, load, resume, train
     from gatewise.tasks.translate.translation import Translation, translations
@@ -49,7 +49,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "bleu": ("bleu", "judge", "sacrebleu"),
+        "scores": ("bleu", "judge", "sacrebleu"),
         "data": ("Cutter", "Language", "PairData", "read"),
         "model": ("AdditiveAttention", "Decoder", "Encoder", "Translator"),
         "plot": ("attention_map",),

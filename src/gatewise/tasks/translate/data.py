@@ -232,9 +232,10 @@ class PairData:
             )
         self.source = Language.of((s for s, _ in learned), cutters[0], settings.least)
         self.target = Language.of((t for _, t in learned), cutters[1], settings.least)
-        self.learned, self.held_out = self._examples(learned), self._examples(held_out)
+        self.learned, self.held_out = self.examples(learned), self.examples(held_out)
 
-    def _examples(self, cut: list[tuple[list[str], list[str]]]) -> list[Example]:
+    def examples(self, cut: list[Cut]) -> list[Example]:
+        """Pairs that are cut already as numbers of the two languages; other tokens are `<unk>`."""
         return [Example(s, t, self.source.encode(s), self.target.encode(t)) for s, t in cut]
 
 

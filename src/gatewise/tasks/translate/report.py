@@ -1,7 +1,7 @@
 """What a run reports of its translations."""
 
-from gatewise.tasks.translate.bleu import Judged, bleu, sacrebleu, words
 from gatewise.tasks.translate.data import Cutter
+from gatewise.tasks.translate.scores import Judged, bleu, sacrebleu, words
 from gatewise.tasks.translate.settings import SampleSettings
 from gatewise.tasks.translate.translation import Translation
 

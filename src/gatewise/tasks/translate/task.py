@@ -8,10 +8,10 @@ import gatewise
 from gatewise.tasks.batches import check_shares
 from gatewise.tasks.errors import require
 from gatewise.tasks.task import Task
-from gatewise.tasks.translate.bleu import judge
 from gatewise.tasks.translate.data import Cutter, Language, PairData, read
 from gatewise.tasks.translate.model import Translator
 from gatewise.tasks.translate.report import report
+from gatewise.tasks.translate.scores import judge
 from gatewise.tasks.translate.settings import DataSettings, ModelSettings, TranslateSettings
 from gatewise.tasks.translate.translation import translations
 

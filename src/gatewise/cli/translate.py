@@ -109,9 +109,8 @@ def translate(
         if attention_map is not None:
             from gatewise.tasks.run import write
             from gatewise.tasks.translate.plot import attention_map as draw
-            from gatewise.tasks.translate.plot import suffix
 
-            write(attention_map, draw(found[0], suffix(attention_map)))
+            write(attention_map, draw(found[0], attention_map.suffix.removeprefix(".").lower() or "png"))
         for translation in found:
             print(translation)
 

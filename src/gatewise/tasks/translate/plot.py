@@ -1,7 +1,6 @@
 """The attention map: where in the source the decoder looks as it writes each token of the target."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -53,11 +52,6 @@ def attention_map(translation: Translation, format: str = "png") -> bytes:
             kinds = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
             raise InputError(f"a picture cannot be written as {format!r}: choose one of {kinds}") from error
     return file.getvalue()
-
-
-def suffix(path: Path) -> str:
-    """The format that a file's name asks for."""
-    return path.suffix.removeprefix(".").lower() or "png"
 
 
 def _shown(token: str) -> str:

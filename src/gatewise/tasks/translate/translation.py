@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,7 +36,7 @@ class Translation:
     source: list[str]
     target: list[str]
     log_p: float
-    weights: Tensor | None
+    weights: Tensor | None = field(repr=False)
 
     def __str__(self) -> str:
         return self.text

@@ -51,7 +51,7 @@ def run(data_dir: Path | None) -> None:
             )
             with tempfile.TemporaryDirectory() as folder:
                 result = translate.train(settings, Path(folder) / "run", data_dir)
-                model = translate.load(result.run.path, "best" if recipe is None else "last")  # the book has the last
+                model = translate.load(result.run.path)  # the best where pairs are held out, the last in the recipe
             last = result.history[-1]
             record = {"recipe": recipe, "cell": cell, "attention": attention, "seed": seed, "epochs": last["epoch"]}
             record |= {"loss": round(last["train_loss"], 4), "accuracy": round(last["train_accuracy"], 4)}

@@ -1,15 +1,12 @@
-"""Whole trainings of translators: what they leave behind, how they stop and go on, and the commands."""
+"""Whole trainings of translators: what they leave behind, and the commands."""
 
 import csv
-import os
-import signal
 
 import pytest
 import torch
 
-from gatewise.tasks import checkpoint, translate
+from gatewise.tasks import translate
 from gatewise.tasks.errors import InputError
-from gatewise.tasks.translate import training
 
 SMALL = {"hidden": 12, "embedding": 8, "batch": 12, "epochs": 2, "pairs": 48, "longest": 40}
 PAIRS = [(f"{a} {b} .", f"{b} {a} !") for a in "abcdefghijkl" for b in "opqrstuvwxyz"]
@@ -22,14 +19,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def weights(folder):
-    kept = checkpoint.load(folder / "last.safetensors")
-    return kept["state_dict"], [
-        {name: value for name, value in row.items() if name != "seconds"}
-        for row in next(iter(kept["callbacks"].values()))["rows"]
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -95,33 +84,6 @@ def test_several_sentences_and_files(swapped, tmp_path, run):
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert message in err
     assert run("translate", folder, "a ! .", "--unknown")[0] == 0
-
-
-@pytest.mark.parametrize("flags", [{"attention": "additive", "dropout": 0.2, "layers": 2}, {"attention": "none"}])
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, monkeypatch, flags):
-    settings = translate.TranslateSettings.of(**SMALL, **flags)
-    translate.train(settings, tmp_path / "whole")
-    seen = []
-    loss = training.TranslateTrainee.loss
-
-    def interrupted(self, batch, state):
-        if self.training:
-            seen.append(1)
-            if len(seen) == 5:  # of three batches an epoch
-                os.kill(os.getpid(), signal.SIGINT)
-        return loss(self, batch, state)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training.TranslateTrainee, "loss", interrupted)
-        with pytest.raises(KeyboardInterrupt, match="stopped; to go on: --resume"):
-            translate.train(settings, tmp_path / "run")
-    assert checkpoint.load(tmp_path / "run" / "last.safetensors")["global_step"] == 5
-    translate.resume(tmp_path / "run")
-    (one, rows), (other, other_rows) = weights(tmp_path / "whole"), weights(tmp_path / "run")
-    assert rows == other_rows
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
-    assert (tmp_path / "whole" / "translations.txt").read_text() == (tmp_path / "run" / "translations.txt").read_text()
 
 
 def test_the_recipe_is_the_books_on_a_file_of_ones_own(tmp_path, run):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import Flag, list_files, train_command
+from gatewise.cli.train import CHECKPOINT, Flag, list_files, train_command
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.translate.settings import ATTENTIONS, INITS, TOKENS, TranslateSettings
 
@@ -96,7 +96,7 @@ def translate(
         Path | None, typer.Option(help="Draw where the model looks, into a .png, .svg or .pdf.", metavar="FILE")
     ] = None,
     unknown: Annotated[bool, typer.Option("--unknown", help="Read words it never saw as <unk>.")] = False,
-    checkpoint: Annotated[str, typer.Option(help="Which weights.", metavar="best|last")] = "best",
+    checkpoint: CHECKPOINT = None,
 ) -> None:
     """Translate sentences with a trained model, a line each."""
     with one_line_errors():

@@ -54,7 +54,7 @@ def sacrebleu(predicted: Sequence[str], right: Sequence[Sequence[str]]) -> Any:
     Raises:
         MissingPackageError: sacrebleu is not installed.
     """
-    require("sacrebleu")
+    require("sacrebleu", extra="translate")
     from sacrebleu.metrics.bleu import BLEU
 
     most = max(map(len, right))

@@ -31,7 +31,7 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
     report = "translations.txt"
 
     def read(self, settings: TranslateSettings, data_dir: Path | None) -> PairData:
-        require("sacrebleu")  # needed at the end, better told now
+        require("sacrebleu", extra="translate")  # needed at the end, better told now
         return PairData(read(settings.data.source, settings.data.pairs, data_dir), settings.data)
 
     def facts(self, data: PairData) -> dict[str, list[str]]:

@@ -117,4 +117,8 @@ def test_settings_that_do_not_fit_are_refused_before_a_folder_is_made(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             translate.train(translate.TranslateSettings.of(**{**SMALL, **flags}), tmp_path / "run")
+    (tmp_path / "pairs.tsv").write_text("a b\tb a\n" * 9)
+    settings = translate.TranslateSettings.of("d2l", data=str(tmp_path / "pairs.tsv"), longest=3)
+    with pytest.raises(InputError, match=r"'i lost \.' has 3 tokens"):
+        translate.train(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ from gatewise.tasks.translate.model import Translator
 from gatewise.tasks.translate.report import report
 from gatewise.tasks.translate.scores import judge
 from gatewise.tasks.translate.settings import DataSettings, ModelSettings, TranslateSettings
-from gatewise.tasks.translate.translation import translations
+from gatewise.tasks.translate.translation import check, translations
 
 if TYPE_CHECKING:
     from gatewise.tasks.fit import Result
@@ -52,7 +52,10 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
         return model.settings()
 
     def checked(self, settings: TranslateSettings, data: PairData) -> TranslateSettings:
+        """The settings; a batch that cannot be shared out, or a sample that is too long, is refused here."""
         check_shares(settings.data.batch, settings.fit.devices)
+        for text in settings.sample.sources:
+            check(data.source, text, data.source.cutter.split(text), settings.data.longest, unknown=True)
         return settings
 
     def finish(self, result: "Result", model: Translator, data: PairData, settings: TranslateSettings) -> None:

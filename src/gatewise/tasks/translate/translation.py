@@ -60,7 +60,7 @@ def translations(
         raise InputError(f"beam must be 1 (the likeliest token each time) or more; got {beam}")
     cut = [model.source.cutter.split(text) for text in texts]
     for text, tokens in zip(texts, cut, strict=True):
-        _check(model.source, text, tokens, model.longest, unknown)
+        check(model.source, text, tokens, model.longest, unknown)
     return decoded(model, [model.source.encode(tokens) for tokens in cut], beam=beam)
 
 
@@ -96,7 +96,12 @@ def _found(model: "Translator", sources: Sequence[list[int]], width: int) -> lis
     return found
 
 
-def _check(language: Language, text: str, tokens: list[str], longest: int, unknown: bool) -> None:
+def check(language: Language, text: str, tokens: list[str], longest: int, unknown: bool) -> None:
+    """Check that a sentence can be translated.
+
+    Raises:
+        InputError: it is empty, too long or, unless these are to be `<unk>`, has unknown words.
+    """
     if not tokens:
         raise InputError("the sentence is empty: give at least one word")
     if len(tokens) >= longest:

@@ -111,6 +111,7 @@ def test_a_language_numbers_the_most_frequent_first():
     language = data.Language.of([["b", "a", "a"], ["a", "b", "c", "<pad>"]], data.Cutter(), least=2)
     assert language.tokens == ["<unk>", "<pad>", "<bos>", "<eos>", "a", "b"]
     assert language.encode(["b", "c"]) == [5, data.UNKNOWN, data.EOS]
+    assert language.encode(["<eos>", "a"]) == [data.UNKNOWN, 4, data.EOS]
     assert language.decode([5, 4, data.EOS, 4]) == "b a"
     assert language.unknown(["c", "a", "d", "c"]) == ["c", "d"]
 

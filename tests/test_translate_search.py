@@ -106,7 +106,7 @@ def test_translating_leaves_mode_and_random_state_alone():
         ("va !", "va !", 1.0),
         ("il est riche .", "il est calme .", (3 / 4) ** 0.5 * (1 / 3) ** 0.25),  # 0.658, as the book prints
         ("a b", "a b c d", math.exp(1 - 4 / 2)),  # too short
-        ("a a a", "a b c", (1 / 3) ** 0.5 * 0),  # each n-gram counts as often as it is there
+        ("a a b", "a b c", (2 / 3) ** 0.5 * (1 / 2) ** 0.25),  # each n-gram counts as often as it is there
         ("a", "a", 1.0),  # shorter than k
         ("", "a", 0.0),
     ],

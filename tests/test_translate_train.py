@@ -1,6 +1,7 @@
 """Whole trainings of translators: what they leave behind, and the commands."""
 
 import csv
+import shutil
 
 import pytest
 import torch
@@ -84,6 +85,12 @@ def test_several_sentences_and_files(swapped, tmp_path, run):
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert message in err
     assert run("translate", folder, "a ! .", "--unknown")[0] == 0
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    (damaged / "vocabularies.json").write_text("[]")
+    assert run("translate", str(damaged), "a v .")[::2] == (
+        2, "gatewise: vocabularies.json is damaged: restore it, or train anew\n"
+    )  # fmt: skip
 
 
 def test_the_recipe_is_the_books_on_a_file_of_ones_own(tmp_path, run):

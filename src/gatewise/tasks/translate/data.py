@@ -128,7 +128,8 @@ class Language:
 
     def __init__(self, tokens: list[str], cutter: Cutter) -> None:
         self.tokens, self.cutter = list(tokens), cutter
-        self._ids = {token: i for i, token in enumerate(self.tokens)}
+        # Without the first ones, so that a sentence in which `<eos>` is written does not end there.
+        self._ids = {token: i for i, token in enumerate(self.tokens) if i >= len(SPECIAL)}
 
     @classmethod
     def of(cls, sentences: Iterable[list[str]], cutter: Cutter, least: int = 1) -> "Language":

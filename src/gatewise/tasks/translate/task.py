@@ -38,6 +38,8 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
         return {"source": data.source.tokens, "target": data.target.tokens}
 
     def build(self, cell: "gatewise.Graph", facts: dict[str, list[str]], settings: TranslateSettings) -> Translator:
+        if not isinstance(facts, dict) or set(facts) != {"source", "target"}:
+            raise ValueError(f"{self.facts_file} is damaged: restore it, or train anew")
         sizes = asdict(settings.model)
         del sizes["cell"]  # its name; the cell itself is given
         source, target = (Language(facts[side], cutter) for side, cutter in cutters(settings.data).items())

@@ -14,9 +14,11 @@ CASES = {
         {"sampling": "random", "layers": 2, "dropout": 0.4},
         {"sampling": "sequential", "optimizer": "sgd", "lr": 0.5, "holdout": 0.0},
     ],
+    "translate": [{"layers": 2, "dropout": 0.2, "cell": "lstm"}],
 }
 COMMON = {
     "text": {"data": "source.txt", "hidden": 16, "steps": 8, "batch": 4, "epochs": 2},
+    "translate": {"pairs": 64, "hidden": 12, "embedding": 8, "batch": 8, "longest": 30, "epochs": 2},
 }
 
 KILL = """

@@ -7,7 +7,7 @@ try:
 except ImportError:
     sys.exit('gatewise: the command line needs typer, which is not installed: pip install "gatewise[train]"')
 
-from gatewise.cli import classify, inside, text
+from gatewise.cli import classify, forecast, inside, text, translate
 
 # torch and Lightning take seconds to import: the commands import them when they run.
 app = typer.Typer(
@@ -23,9 +23,11 @@ train = typer.Typer(
 app.add_typer(train, name="train")
 
 train.command("text")(text.train_text)
+train.command("forecast")(forecast.train_forecast)
+train.command("translate")(translate.train_translate)
 train.command("classify")(classify.train_classify)
-app.command()(text.generate)
-app.command()(classify.classify)
+for command in (text.generate, forecast.forecast, translate.translate, classify.classify):
+    app.command()(command)
 for command in (inside.equations, inside.shapes, inside.diagram, inside.explore):
     app.command()(command)
 

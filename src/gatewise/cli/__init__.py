@@ -7,7 +7,7 @@ try:
 except ImportError:
     sys.exit('gatewise: the command line needs typer, which is not installed: pip install "gatewise[train]"')
 
-from gatewise.cli import inside, text
+from gatewise.cli import forecast, inside, text
 
 # torch and Lightning take seconds to import: the commands import them when they run.
 app = typer.Typer(
@@ -23,7 +23,9 @@ train = typer.Typer(
 app.add_typer(train, name="train")
 
 train.command("text")(text.train_text)
+train.command("forecast")(forecast.train_forecast)
 app.command()(text.generate)
+app.command()(forecast.forecast)
 for command in (inside.equations, inside.shapes, inside.diagram, inside.explore):
     app.command()(command)
 

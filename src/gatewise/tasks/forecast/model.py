@@ -51,8 +51,10 @@ class Forecaster(nn.Module):
             raise InputError(
                 f"a window of {facts['window']} steps holds no season of {self.season}: raise --window, or --residual none"
             )
-        inputs = self.targets + len(facts["covariates"]) + (self.targets if self.lag else 0)
-        inputs += 2 if s.features == "phase" else 0
+        # The lags of the differences that are read: those that the net is to forecast, and those over a season.
+        self.lags = sorted({self.lag, self.season if s.features in ("differences", "both") else 0} - {0})
+        inputs = self.targets * (1 + len(self.lags)) + len(facts["covariates"])
+        inputs += 2 if s.features in ("phase", "both") else 0
         self.layer = gatewise.Recurrent(graph, inputs, s.hidden_size, s.num_layers, dropout=s.dropout)
         steps = self.horizon if s.decode == "direct" else 1
         self.output = nn.Linear(s.hidden_size, steps * self.targets * max(1, len(self.levels)))
@@ -99,7 +101,8 @@ class Forecaster(nn.Module):
 
     def _autoregressive(self, z: Tensor, covariates: Tensor, first: Tensor, horizon: int) -> Tensor:
         out, state = self.layer(self._inputs(z, z, covariates, first))
-        history, steps = list(z[-self.lag :] if self.lag else z[-1:]), []
+        longest = max(self.lags, default=0)
+        history, steps = list(z[-longest:] if longest else z[-1:]), []
         for k in range(horizon):
             step = self._spread(self.output(out[-1]).unflatten(1, (self.targets, -1)))
             if self.lag:
@@ -108,17 +111,17 @@ class Forecaster(nn.Module):
             point = step[..., len(self.levels) // 2 if not self.levels else self.levels.index(0.5)]
             history.append(point)
             if k + 1 < horizon:
-                recent = torch.stack(history[-self.lag - 1 :])
+                recent = torch.stack(history[-longest - 1 :])
                 out, state = self.layer(self._inputs(point[None], recent, covariates[-1:], first + len(z) + k), state)
         return torch.stack(steps)
 
     def _inputs(self, z: Tensor, history: Tensor, covariates: Tensor, first: Tensor) -> Tensor:
         """What the layer reads of steps z (n, B, D), the last n of `history`; `first` is the number of the first."""
         parts = [z, covariates]
-        if self.lag:  # where nothing is known so long ago, no difference
-            changes = history[self.lag :] - history[: -self.lag]
+        for lag in self.lags:  # where nothing is known so long ago, no difference
+            changes = (history[lag:] - history[:-lag])[-len(z) :]
             parts.append(torch.cat((z.new_zeros((len(z) - len(changes), *z.shape[1:])), changes)))
-        if self.settings.features == "phase":
+        if self.settings.features in ("phase", "both"):
             steps = first + torch.arange(len(z), device=z.device)[:, None]
             angle = 2 * math.pi * (steps % self.season).to(z.dtype) / self.season
             parts.append(torch.stack((angle.sin(), angle.cos()), -1))

@@ -13,7 +13,7 @@ FILLS = ("none", "linear", "previous", "zero")
 DECODINGS = ("direct", "autoregressive")
 NORMALISATIONS = ("window", "series", "none")
 RESIDUALS = ("seasonal", "naive", "none")
-FEATURES = ("phase", "none")
+FEATURES = ("none", "phase", "differences", "both")
 
 
 @dataclass(frozen=True, kw_only=True)

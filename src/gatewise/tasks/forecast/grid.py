@@ -1,5 +1,6 @@
 """Times as step numbers: which step a series has, and the first row that breaks it."""
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,12 @@ def parse(column: "pd.Series[Any]", what: Path) -> "pd.Series[Any]":
             row = int(np.flatnonzero(bad)[0])
             raise InputError(f"{place(what, row)}: expected a whole number or a date, got {column.iloc[row]}")
         return column.astype("int64")
-    stamps = pd.to_datetime(column, errors="coerce", utc=True).dt.tz_localize(None)
+    stamps = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+    if stamps.isna().all():  # another way to write dates; the first row shows which
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of rows that do not follow it: they are named below
+            stamps = pd.to_datetime(column, errors="coerce", utc=True)
+    stamps = stamps.dt.tz_localize(None)
     if stamps.isna().any():
         row = int(np.flatnonzero(stamps.isna())[0])
         raise InputError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import gatewise
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
-from gatewise.tasks.forecast.settings import ModelSettings, levels
+from gatewise.tasks.forecast.settings import ModelSettings, levels, listed
 
 State = Any  # a tensor (L, B, H), or a tuple of them for a cell with several states
 
@@ -52,9 +52,10 @@ class Forecaster(nn.Module):
                 f"a window of {facts['window']} steps holds no season of {self.season}: raise --window, or --residual none"
             )
         # The lags of the differences that are read: those that the net is to forecast, and those over a season.
-        self.lags = sorted({self.lag, self.season if s.features in ("differences", "both") else 0} - {0})
+        self.features = listed(s.features)
+        self.lags = sorted({self.lag, self.season if "differences" in self.features else 0} - {0})
         inputs = self.targets * (1 + len(self.lags)) + len(facts["covariates"])
-        inputs += 2 if s.features in ("phase", "both") else 0
+        inputs += 2 * ("phase" in self.features) + 2 * self.targets * ("level" in self.features)
         self.layer = gatewise.Recurrent(graph, inputs, s.hidden_size, s.num_layers, dropout=s.dropout)
         steps = self.horizon if s.decode == "direct" else 1
         self.output = nn.Linear(s.hidden_size, steps * self.targets * max(1, len(self.levels)))
@@ -86,6 +87,8 @@ class Forecaster(nn.Module):
         location, scale = self._statistics(past[..., : self.targets], series)
         z = ((past[..., : self.targets] - location) / scale).to(self.output.weight.dtype)
         covariates = self._covariates(past[..., self.targets :]).to(z.dtype)
+        if "level" in self.features:
+            covariates = torch.cat((covariates, self._level(location, scale, series).to(z.dtype).expand(len(z), -1, -1)), -1)
         decode = self._direct if self.settings.decode == "direct" else self._autoregressive
         forecast = decode(z, covariates, first, horizon)
         return location[None, ..., None] + scale[None, ..., None] * forecast.double()
@@ -121,7 +124,7 @@ class Forecaster(nn.Module):
         for lag in self.lags:  # where nothing is known so long ago, no difference
             changes = (history[lag:] - history[:-lag])[-len(z) :]
             parts.append(torch.cat((z.new_zeros((len(z) - len(changes), *z.shape[1:])), changes)))
-        if self.settings.features in ("phase", "both"):
+        if "phase" in self.features:
             steps = first + torch.arange(len(z), device=z.device)[:, None]
             angle = 2 * math.pi * (steps % self.season).to(z.dtype) / self.season
             parts.append(torch.stack((angle.sin(), angle.cos()), -1))
@@ -133,9 +136,18 @@ class Forecaster(nn.Module):
             return self.location[series], self.deviation[series]
         if self.settings.normalise == "none":
             return torch.zeros_like(past[0]), torch.ones_like(past[0])
+        if self.settings.normalise == "location":
+            return past.mean(0), self.deviation[series]
+        if self.settings.normalise == "last":
+            return past[-1], self.deviation[series]
         # A window that hardly moves is not blown up: a hundredth of the series' usual deviation is added.
         least = (0.01 * self.deviation.mean(0)).square()
         return past.mean(0), (past.var(0, correction=0) + least).sqrt()
+
+    def _level(self, location: Tensor, scale: Tensor, series: Tensor) -> Tensor:
+        """(B, 2 D) where the window lies in its series; squashed, so that a trend does not lead out of what was seen."""
+        usual, deviation = self.location[series], self.deviation[series]
+        return torch.cat((((location - usual) / deviation).tanh(), (scale / deviation).log().tanh()), -1)
 
     def _covariates(self, past: Tensor) -> Tensor:
         """The covariates, by mean and deviation of the window; they have no statistics of their own in the facts."""

@@ -11,9 +11,9 @@ from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, po
 SOURCES = ("sunspots", "co2", "nile", "elnino")
 FILLS = ("none", "linear", "previous", "zero")
 DECODINGS = ("direct", "autoregressive")
-NORMALISATIONS = ("window", "series", "none")
+NORMALISATIONS = ("window", "series", "none", "location", "last")
 RESIDUALS = ("seasonal", "naive", "none")
-FEATURES = ("none", "phase", "differences", "both")
+FEATURES = ("level", "phase", "differences")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,9 @@ class ModelSettings(LayerSettings):
         decode: `"direct"`: all steps from the last state; `"autoregressive"`: one step, fed back as the next input.
         normalise: by mean and deviation of each `"window"`, or of each `"series"`' training part; or `"none"`.
         residual: what the net's output is added to: the `"seasonal"` naive forecast, the `"naive"` one, or `"none"`.
-        features: `"phase"` tells the net the place in the season, as sine and cosine; `"none"` does not.
+        features: what the net reads besides, separated by commas, or `"none"`: `"level"`, where the window's mean and
+            deviation lie beside the series'; `"phase"`, the place in the season as sine and cosine; `"differences"`,
+            to the values of a season ago.
         quantiles: levels, rising, with 0.5 (the point forecast) among them, such as `"0.1,0.5,0.9"`; `"none"` learns
             the mean by squared errors, without bands.
 
@@ -100,8 +102,14 @@ class ModelSettings(LayerSettings):
         choose("decode", self.decode, DECODINGS)
         choose("normalise", self.normalise, NORMALISATIONS)
         choose("residual", self.residual, RESIDUALS)
-        choose("features", self.features, FEATURES)
+        for feature in listed(self.features):
+            choose("features", feature, (*FEATURES, "none"))
         levels(self.quantiles)
+
+
+def listed(features: str) -> tuple[str, ...]:
+    """The names in a list; none for `"none"`."""
+    return () if features == "none" else tuple(features.split(","))
 
 
 def levels(quantiles: str) -> tuple[float, ...]:

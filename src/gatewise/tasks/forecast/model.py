@@ -53,6 +53,8 @@ class Forecaster(nn.Module):
             )
         # The lags of the differences that are read: those that the net is to forecast, and those over a season.
         self.features = listed(s.features)
+        if s.features == "auto":  # a cycle that is no calendar's, as the sunspots', has no phase that can be told
+            self.features = ("level", "phase") if facts["calendar"] and self.season > 1 else ("level",)
         self.lags = sorted({self.lag, self.season if "differences" in self.features else 0} - {0})
         inputs = self.targets * (1 + len(self.lags)) + len(facts["covariates"])
         inputs += 2 * ("phase" in self.features) + 2 * self.targets * ("level" in self.features)

@@ -81,7 +81,8 @@ class ModelSettings(LayerSettings):
         decode: `"direct"`: all steps from the last state; `"autoregressive"`: one step, fed back as the next input.
         normalise: by mean and deviation of each `"window"`, or of each `"series"`' training part; or `"none"`.
         residual: what the net's output is added to: the `"seasonal"` naive forecast, the `"naive"` one, or `"none"`.
-        features: what the net reads besides, separated by commas, or `"none"`: `"level"`, where the window's mean and
+        features: what the net reads besides, separated by commas, or `"none"`, or `"auto"`, which takes
+            the level, and the phase where the times are dates: `"level"`, where the window's mean and
             deviation lie beside the series'; `"phase"`, the place in the season as sine and cosine; `"differences"`,
             to the values of a season ago.
         quantiles: levels, rising, with 0.5 (the point forecast) among them, such as `"0.1,0.5,0.9"`; `"none"` learns
@@ -92,9 +93,9 @@ class ModelSettings(LayerSettings):
     """
 
     decode: str = "direct"
-    normalise: str = "window"
-    residual: str = "seasonal"
-    features: str = "none"
+    normalise: str = "location"
+    residual: str = "naive"
+    features: str = "auto"
     quantiles: str = "0.1,0.5,0.9"
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class ModelSettings(LayerSettings):
         choose("normalise", self.normalise, NORMALISATIONS)
         choose("residual", self.residual, RESIDUALS)
         for feature in listed(self.features):
-            choose("features", feature, (*FEATURES, "none"))
+            choose("features", feature, (*FEATURES, "auto", "none"))
         levels(self.quantiles)
 
 

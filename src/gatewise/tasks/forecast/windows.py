@@ -150,6 +150,7 @@ class ForecastData:
             "series": [series.name for series in self.panel.series],
             "grid": self.panel.grid.to_dict(),
             "season": self.season,
+            "calendar": self.panel.grid.kind != "steps",
             "horizon": self.horizon,
             "window": self.window,
             "location": self.location.tolist(),

@@ -31,7 +31,8 @@ def facts(targets=1, covariates=0, season=4, horizon=6, window=T):
 def windows(columns, seed=0):
     random = torch.Generator().manual_seed(seed)
     past = torch.randn(T, B, columns, generator=random, dtype=torch.float64) * 4 + 7
-    return past, torch.tensor([0, 5, 11]), torch.tensor([0, 1, 0])
+    location, deviation = torch.tensor([[10.0], [-3.0], [10.0]]), torch.tensor([[2.0], [5.0], [2.0]])
+    return past, torch.tensor([0, 5, 11]), location.double(), deviation.double()
 
 
 def textbook(cell="rnn", **changes):
@@ -46,7 +47,7 @@ def test_autoregressive_decoding_is_the_textbooks_loop(cell):
     net = textbook(cell)
     layer = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM}[cell](1, H)
     layer.load_state_dict(net.layer.state_dict())
-    past, first, series = windows(1)
+    past, first, *usual = windows(1)
     out, state = layer(past.float())
     y = net.output(out[-1])
     steps = [y]
@@ -54,7 +55,7 @@ def test_autoregressive_decoding_is_the_textbooks_loop(cell):
         out, state = layer(y[None], state)
         y = net.output(out[-1])
         steps.append(y)
-    forecast = net(past, first, series, 9)
+    forecast = net(past, first, *usual, 9)
     assert forecast.shape == (9, B, 1, 1)
     torch.testing.assert_close(forecast[..., 0].float(), torch.stack(steps), rtol=1e-4, atol=1e-5)
 
@@ -65,12 +66,11 @@ def test_direct_decoding_by_hand():
     net = Forecaster(
         "gru", facts(2, 1), hidden_size=H, normalise="window", residual="seasonal", features="level,phase", quantiles="none"
     )
-    past, first, series = windows(3)
+    past, first, *usual = windows(3)
     y, x = past[..., :2], past[..., 2:]
-    mean, deviation = y.mean(0), torch.sqrt(y.var(0, correction=0) + (0.01 * 3.5) ** 2)
+    mean, deviation = y.mean(0), torch.sqrt(y.var(0, correction=0) + (0.01 * usual[1]).square())
     z = (y - mean) / deviation
     covariate = (x - x.mean(0)) / x.std(0, correction=0)
-    usual = torch.tensor([[10.0], [-3.0], [10.0]]).double(), torch.tensor([[2.0], [5.0], [2.0]]).double()
     level = torch.cat((((mean - usual[0]) / usual[1]).tanh(), (deviation / usual[1]).log().tanh()), -1)
     change = torch.zeros_like(z)
     change[4:] = z[4:] - z[:-4]
@@ -82,10 +82,10 @@ def test_direct_decoding_by_hand():
     added = (out[-1] @ net.output.weight.double().T + net.output.bias.double()).view(B, 6, 2).transpose(0, 1)
     base = torch.stack([z[T - 4 + k % 4] for k in range(6)])
     expected = mean + deviation * (base + added)
-    torch.testing.assert_close(net(past, first, series)[..., 0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net(past, first, *usual)[..., 0], expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(InputError, match=r"forecasts 6 steps at once, and 7 are asked for: train one with --horizon 7"):
-        net(past, first, series, 7)
-    assert torch.equal(net(past, first, series, 2), net(past, first, series)[:2])
+        net(past, first, *usual, 7)
+    assert torch.equal(net(past, first, *usual, 2), net(past, first, *usual)[:2])
 
 
 @pytest.mark.parametrize("decode", ["direct", "autoregressive"])
@@ -94,8 +94,8 @@ def test_a_net_that_adds_nothing_is_the_naive_forecast(decode, residual):
     net = Forecaster("gru", facts(2), hidden_size=H, decode=decode, residual=residual, features="differences", quantiles="none")
     torch.nn.init.zeros_(net.output.weight)
     torch.nn.init.zeros_(net.output.bias)
-    past, first, series = windows(2)
-    forecast = net(past, first, series)[..., 0].detach()
+    past, first, *usual = windows(2)
+    forecast = net(past, first, *usual)[..., 0].detach()
     for b in range(B):
         expected = naive(past[:, b].numpy(), 6, 4 if residual == "seasonal" else 1)
         np.testing.assert_allclose(forecast[:, b].numpy(), expected, rtol=1e-5)
@@ -110,16 +110,16 @@ def test_quantiles_rise_and_a_shift_of_the_data_shifts_them(normalise, decode):
     )
     with torch.no_grad():
         net.output.bias.copy_(5 * torch.randn(net.output.bias.shape))
-    past, first, series = windows(1)
-    forecast = net(past, first, series)
+    past, first, *usual = windows(1)
+    forecast = net(past, first, *usual)
     assert forecast.shape == (6, B, 1, 4)
     assert (forecast.diff(dim=-1) > 0).all()
-    torch.testing.assert_close(net(past + 1000, first, series), forecast + 1000, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net(past + 1000, first, *usual), forecast + 1000, rtol=1e-4, atol=1e-4)
 
 
 def test_the_place_in_the_season_and_the_series_matter_where_they_are_read():
     torch.manual_seed(0)
-    past, first, series = windows(1)
+    past, first, *usual = windows(1)
     for choices, moved in (
         ({"features": "phase"}, (True, False)),
         ({"features": "none"}, (False, False)),
@@ -127,10 +127,9 @@ def test_the_place_in_the_season_and_the_series_matter_where_they_are_read():
         ({"normalise": "series", "features": "none"}, (False, True)),
     ):
         net = Forecaster("gru", facts(), hidden_size=H, **{"normalise": "window", "residual": "none", **choices})
-        before = net(past, first, series)
-        assert [not torch.equal(net(past, first + 1, series), before), not torch.equal(net(past, first, 1 - series), before)] == [
-            *moved
-        ], choices
+        before = net(past, first, *usual)
+        later, elsewhere = net(past, first + 1, *usual), net(past, first, usual[0] + 1, usual[1])
+        assert (not torch.equal(later, before), not torch.equal(elsewhere, before)) == moved, choices
 
 
 def test_the_loss_is_twice_the_pinball_loss():

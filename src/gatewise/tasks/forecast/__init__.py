@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gatewise.tasks.lazy import lazy
 
 if TYPE_CHECKING:
-    from gatewise.tasks.forecast.backtest import Backtest, backtest
+    from gatewise.tasks.forecast.evaluation import Backtest, backtest
     from gatewise.tasks.forecast.baselines import ETS, naive
     from gatewise.tasks.forecast.data import Panel, panel, read
     from gatewise.tasks.forecast.model import Forecaster
@@ -47,7 +47,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "backtest": ("Backtest", "backtest"),
+        "evaluation": ("Backtest", "backtest"),
         "baselines": ("ETS", "naive"),
         "data": ("Panel", "panel", "read"),
         "model": ("Forecaster",),
@@ -57,7 +57,7 @@ __getattr__, __dir__ = lazy(
         "windows": ("ForecastData", "Window"),
     },
     needs={
-        "backtest": ("pandas", "rich"),
+        "evaluation": ("pandas", "rich"),
         "data": ("pandas",),
         "predict": ("pandas",),
         "task": ("pandas", "safetensors"),

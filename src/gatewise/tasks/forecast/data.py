@@ -94,19 +94,23 @@ def read_settings(settings: DataSettings) -> Panel:
     path = Path(settings.source)
     if not path.suffix and not path.exists():
         raise InputError(f"there is no file {path}: give {', '.join(SOURCES)}, or the path of a CSV or Parquet file")
-    return panel(read_table(path, EXTRA), settings)
+    return _panel(read_table(path, EXTRA), settings)
 
 
-def panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
+def panel(table: pd.DataFrame, **columns: Any) -> Panel:
     """The series of a table in long form: a row for each time (and group), a column for each target and covariate.
 
     Args:
         table: the rows, each group's in order of time.
-        settings: names the columns, and says what becomes of missing values.
+        columns: `time`, `target`, `covariates`, `group`, and `fill`; see `DataSettings`.
 
     Raises:
         InputError: as `read`.
     """
+    return _panel(table, DataSettings(source="", **columns))
+
+
+def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
     what = Path(settings.source or "the table")
     targets = settings.target or _only_other(table, settings, what)
     columns = (*targets, *settings.covariates)
@@ -248,6 +252,6 @@ def _own(source: str) -> Panel:
         target, time = "temperature", "time"
     else:
         target, time = {"sunspots": ("SUNACTIVITY", "YEAR"), "nile": ("volume", "year")}[source]
-    found = panel(table, DataSettings(source="", time=time, target=(target,), fill=fill))
+    found = panel(table, time=time, target=target, fill=fill)
     season, horizon = OWN[source]
     return replace(found, settings=DataSettings(source=source), season=season, horizon=horizon)

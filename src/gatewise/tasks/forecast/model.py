@@ -36,8 +36,6 @@ class Forecaster(nn.Module):
     """
 
     layer: Any  # a layer of gatewise; it has `cell`, `hidden_size` and so on, which nn.Module does not declare
-    location: Tensor
-    deviation: Tensor
 
     def __init__(self, cell: Any, facts: dict[str, Any], **choices: Any) -> None:
         super().__init__()
@@ -61,17 +59,16 @@ class Forecaster(nn.Module):
         self.layer = gatewise.Recurrent(graph, inputs, s.hidden_size, s.num_layers, dropout=s.dropout)
         steps = self.horizon if s.decode == "direct" else 1
         self.output = nn.Linear(s.hidden_size, steps * self.targets * max(1, len(self.levels)))
-        # Kept with the facts, not with the weights.
-        for name in ("location", "deviation"):
-            self.register_buffer(name, torch.tensor(facts[name], dtype=torch.float64), persistent=False)
 
-    def forward(self, past: Tensor, first: Tensor, series: Tensor, horizon: int | None = None) -> Tensor:
+    def forward(
+        self, past: Tensor, first: Tensor, location: Tensor, deviation: Tensor, horizon: int | None = None
+    ) -> Tensor:
         """Forecasts.
 
         Args:
             past: (T, B, D + C) targets and covariates, in the data's units, float64.
             first: (B,) the number of each window's first step.
-            series: (B,) which series; read only where the normalisation is by series.
+            location, deviation: (B, D) of the whole series, as far as it was learned.
             horizon: h, the steps to forecast; None takes those that the net was trained for.
 
         Returns:
@@ -86,11 +83,21 @@ class Forecaster(nn.Module):
                 f"this net forecasts {self.horizon} steps at once, and {horizon} are asked for:"
                 f" train one with --horizon {horizon}, or with --decode autoregressive"
             )
-        location, scale = self._statistics(past[..., : self.targets], series)
+        mean = past[..., : self.targets].mean(0)
+        # A window that hardly moves is not blown up: a hundredth of the series' usual deviation is added.
+        spread = (past[..., : self.targets].var(0, correction=0) + (0.01 * deviation).square()).sqrt()
+        level = torch.cat((((mean - location) / deviation).tanh(), (spread / deviation).log().tanh()), -1)
+        location, scale = {
+            "window": (mean, spread),
+            "location": (mean, deviation),
+            "series": (location, deviation),
+            "none": (torch.zeros_like(mean), torch.ones_like(mean)),
+        }[self.settings.normalise]
         z = ((past[..., : self.targets] - location) / scale).to(self.output.weight.dtype)
-        covariates = self._covariates(past[..., self.targets :]).to(z.dtype)
-        if "level" in self.features:
-            covariates = torch.cat((covariates, self._level(location, scale, series).to(z.dtype).expand(len(z), -1, -1)), -1)
+        covariates = self._covariates(past[..., self.targets :])
+        if "level" in self.features:  # squashed above, so that a trend does not lead out of what was seen in training
+            covariates = torch.cat((covariates, level.expand(len(z), -1, -1)), -1)
+        covariates = covariates.to(z.dtype)
         decode = self._direct if self.settings.decode == "direct" else self._autoregressive
         forecast = decode(z, covariates, first, horizon)
         return location[None, ..., None] + scale[None, ..., None] * forecast.double()
@@ -131,25 +138,6 @@ class Forecaster(nn.Module):
             angle = 2 * math.pi * (steps % self.season).to(z.dtype) / self.season
             parts.append(torch.stack((angle.sin(), angle.cos()), -1))
         return torch.cat(parts, -1)
-
-    def _statistics(self, past: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:
-        """Location and scale (B, D) by which the targets are normalised."""
-        if self.settings.normalise == "series":
-            return self.location[series], self.deviation[series]
-        if self.settings.normalise == "none":
-            return torch.zeros_like(past[0]), torch.ones_like(past[0])
-        if self.settings.normalise == "location":
-            return past.mean(0), self.deviation[series]
-        if self.settings.normalise == "last":
-            return past[-1], self.deviation[series]
-        # A window that hardly moves is not blown up: a hundredth of the series' usual deviation is added.
-        least = (0.01 * self.deviation.mean(0)).square()
-        return past.mean(0), (past.var(0, correction=0) + least).sqrt()
-
-    def _level(self, location: Tensor, scale: Tensor, series: Tensor) -> Tensor:
-        """(B, 2 D) where the window lies in its series; squashed, so that a trend does not lead out of what was seen."""
-        usual, deviation = self.location[series], self.deviation[series]
-        return torch.cat((((location - usual) / deviation).tanh(), (scale / deviation).log().tanh()), -1)
 
     def _covariates(self, past: Tensor) -> Tensor:
         """The covariates, by mean and deviation of the window; they have no statistics of their own in the facts."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gatewise.inspect.plots import COLOURS, STYLE
-from gatewise.tasks.forecast.backtest import NET, Backtest
+from gatewise.tasks.forecast.evaluation import NET, Backtest
 from gatewise.tasks.forecast.data import Panel
 from gatewise.tasks.forecast.windows import ForecastData
 

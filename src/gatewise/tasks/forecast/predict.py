@@ -26,7 +26,8 @@ def forecast(
 
     Args:
         model: a trained net.
-        panel: series with the columns that it was trained on, as `read` gives them.
+        panel: series with the columns that it was trained on, as `read` gives them. Of a series that the training had
+            not, mean and deviation come from its history.
         horizon: steps; None takes those that the net was trained for.
         origin: the last time that the forecast may know; None is the end of each series.
         series: only the one with this name.
@@ -88,22 +89,29 @@ def _known(grid: Grid, series: Series, origin: Any) -> int:
     return int(known)
 
 
+def _usual(facts: dict[str, Any], series: Series, known: int) -> tuple[Any, Any]:
+    """A series' location and deviation (D,): of the training; of its own history where the training had none of it."""
+    if series.name in facts["series"]:
+        number = facts["series"].index(series.name)
+        return facts["location"][number], facts["deviation"][number]
+    history = series.values[:known]
+    deviation = history.std(0)
+    return history.mean(0), np.where(deviation > 0, deviation, np.mean(facts["deviation"], 0))
+
+
 @torch.no_grad()
 def _table(model: Forecaster, panel: Panel, series: Series, known: int, horizon: int, shift: int) -> pd.DataFrame:
     facts = model.facts
     of = f"the series {series.name}" if series.name else "the series"
     if known < facts["window"]:
         raise InputError(f"{of} has {known} steps before the origin, and the net reads {facts['window']}: give more history")
-    if model.settings.normalise == "series" and series.name not in facts["series"]:
-        raise InputError(f"{of} was not in the training, and --normalise series needs its mean: train with --normalise window")
     begin = known - facts["window"]
     past = np.hstack([series.values, series.covariates])[begin:known, None]
-    number = facts["series"].index(series.name) if series.name in facts["series"] else 0
     device = model.output.weight.device
     found = model(
         torch.from_numpy(past).to(device),
         torch.tensor([series.first + begin + shift], device=device),
-        torch.tensor([number], device=device),
+        *(torch.tensor(figure, dtype=torch.float64, device=device)[None] for figure in _usual(facts, series, known)),
         horizon,
     )
     forecasts = found[:, 0].cpu().numpy()  # (h, D, Q)

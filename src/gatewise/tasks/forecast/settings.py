@@ -11,7 +11,7 @@ from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, po
 SOURCES = ("sunspots", "co2", "nile", "elnino")
 FILLS = ("none", "linear", "previous", "zero")
 DECODINGS = ("direct", "autoregressive")
-NORMALISATIONS = ("window", "series", "none", "location", "last")
+NORMALISATIONS = ("location", "window", "series", "none")
 RESIDUALS = ("seasonal", "naive", "none")
 FEATURES = ("level", "phase", "differences")
 
@@ -54,6 +54,9 @@ class DataSettings:
     origins: int = 200
 
     def __post_init__(self) -> None:
+        for several in ("target", "covariates"):
+            if isinstance(getattr(self, several), str):  # one name from Python
+                object.__setattr__(self, several, (getattr(self, several),))
         choose("fill", self.fill, FILLS)
         for what in ("horizon", "season", "window"):
             if getattr(self, what) is not None:
@@ -79,7 +82,8 @@ class ModelSettings(LayerSettings):
     Args:
         cell, hidden_size, num_layers, dropout: see `LayerSettings`.
         decode: `"direct"`: all steps from the last state; `"autoregressive"`: one step, fed back as the next input.
-        normalise: by mean and deviation of each `"window"`, or of each `"series"`' training part; or `"none"`.
+        normalise: `"window"`, by the window's mean and deviation; `"series"`, by those of the series' part to learn;
+            `"location"`, by the window's mean and the series' deviation; or `"none"`.
         residual: what the net's output is added to: the `"seasonal"` naive forecast, the `"naive"` one, or `"none"`.
         features: what the net reads besides, separated by commas, or `"none"`, or `"auto"`, which takes
             the level, and the phase where the times are dates: `"level"`, where the window's mean and

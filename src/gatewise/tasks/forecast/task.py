@@ -66,7 +66,7 @@ class ForecastTask(Task[ForecastSettings, ForecastData, Forecaster]):
         if not data.settings.test:
             run.write(self.report, "Nothing was kept for a test (--test 0), so nothing is known of the errors.\n")
             return
-        from gatewise.tasks.forecast.backtest import backtest
+        from gatewise.tasks.forecast.evaluation import backtest
         from gatewise.tasks.forecast.plot import picture
 
         found = backtest(model.cpu(), data)

@@ -30,7 +30,7 @@ class ForecastTrainee(Trainee):
         self.data = data
 
     def loss(self, batch: Window, state: Any) -> Step:
-        forecast = self.model(batch.past, batch.first, batch.series)
+        forecast = self.model(batch.past, batch.first, batch.location, batch.deviation)
         loss, mase = loss_of(forecast, batch.future, batch.unit, self.model.levels)
         return Step(loss, batch.future.shape[1], None, {"mase": mase})
 

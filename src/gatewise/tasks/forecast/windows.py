@@ -20,14 +20,15 @@ class Window(NamedTuple):
     Args:
         past: (T, B, D + C) the targets and covariates that the net reads, float64.
         first: (B,) the number of each window's first step, int64.
-        series: (B,) which series, int64.
+        location, deviation: (B, D) of the series' part to learn.
         future: (h, B, D) what came then; h = 0 where it is not known.
         unit: (B, D) the series' seasonal naive error, in which errors are measured.
     """
 
     past: Tensor
     first: Tensor
-    series: Tensor
+    location: Tensor
+    deviation: Tensor
     future: Tensor
     unit: Tensor
 
@@ -72,7 +73,7 @@ class ForecastData:
         sizes = np.cumsum([0, *(len(series) for series in panel.series)])
         self._begins = torch.from_numpy(sizes[:-1])
         self._rows = torch.from_numpy(np.concatenate([np.hstack([x.values, x.covariates]) for x in panel.series]))
-        self._units = torch.from_numpy(self.unit)
+        self._figures = torch.from_numpy(np.stack([self.location, self.deviation, self.unit]))
         self.learned = self._origins(begin, self.holdout_from)
         self.held = self._origins(self.holdout_from, self.test_from)
         self.tested = self._origins(self.test_from, self.end)
@@ -123,7 +124,8 @@ class ForecastData:
         past = self._rows[here + torch.arange(-self.window, 0)[:, None]]
         future = self._rows[here + torch.arange(length)[:, None]][..., : len(self.panel.targets)]
         first = known - self.window + torch.tensor([self.panel.series[k].first for k in series.tolist()])
-        return Window(past, first, series, future, self._units[series])
+        location, deviation, unit = self._figures[:, series]
+        return Window(past, first, location, deviation, future, unit)
 
     def training(self, seed: int = 0, rank: int = 0, world: int = 1) -> Shuffled[Window]:
         """The batches to learn from."""

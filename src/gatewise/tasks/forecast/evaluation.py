@@ -168,7 +168,8 @@ def predict(model: Forecaster, data: ForecastData, origins: list[Origin]) -> np.
     parts = []
     for first in range(0, len(origins), 256):
         window = data.batch(origins[first : first + 256], horizon=0)
-        parts.append(model(window.past.to(device), window.first.to(device), window.series.to(device), data.horizon))
+        known = (part.to(device) for part in (window.past, window.first, window.location, window.deviation))
+        parts.append(model(*known, data.horizon))
     return np.asarray(torch.cat(parts, 1).transpose(0, 1).cpu().numpy())
 
 

@@ -1,4 +1,4 @@
-"""Whole trainings of forecasts: what they leave behind, that they cannot see the future, how they go on and are used."""
+"""Whole trainings of forecasts: what they leave behind, that they see no future, how they go on and are used."""
 
 import csv
 import os
@@ -90,7 +90,7 @@ def test_a_training_leaves_a_table_a_verdict_and_a_picture(trained):
 
 def test_the_table_is_what_the_forecasts_are_worth(trained):
     """The net's and the seasonal naive MAE of one target, from forecasts that are made one by one."""
-    folder, result = trained
+    folder, _ = trained
     model, (panel, note) = forecast.load(folder / "run"), forecast.panel_of(folder / "run")
     assert note == ""
     data = forecast.ForecastData(panel)
@@ -115,12 +115,13 @@ def test_no_forecast_sees_what_comes_after_its_origin(decode, normalise):
     changed.loc[late, ["a", "b", "rain"]] = 1e4
     columns = {"time": "month", "target": ("a", "b"), "covariates": ("rain",), "group": "place"}
     before, after = (
-        forecast.ForecastData(forecast.panel(rows, **columns), horizon=4, window=12)
-        for rows in (table, changed)
+        forecast.ForecastData(forecast.panel(rows, **columns), horizon=4, window=12) for rows in (table, changed)
     )
     assert before.test_from == 96
     assert before.facts() == after.facts()
-    for one, other in zip((*before.training(), *before.held_out()), (*after.training(), *after.held_out()), strict=True):
+    for one, other in zip(
+        (*before.training(), *before.held_out()), (*after.training(), *after.held_out()), strict=True
+    ):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     torch.manual_seed(0)
     net = forecast.Forecaster("gru", before.facts(), hidden_size=8, decode=decode, normalise=normalise)
@@ -180,7 +181,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(source, tmp_pat
     table = waves()
     table.loc[3, "a"] += 1
     table.to_csv(source, index=False)
-    with pytest.raises(InputError, match="is not what the run in .* was begun with"):
+    with pytest.raises(InputError, match=r"is not what the run in .* was begun with"):
         forecast.resume(tmp_path / "run", epochs=9)
 
 
@@ -206,14 +207,20 @@ def test_a_run_forecasts_from_new_files_and_refuses_what_it_does_not_know(traine
         ({"horizon": 5}, "forecasts 4 steps at once, and 5 are asked for"),
         ({"horizon": 0}, "horizon must be 1 or more"),
         ({"series": "east"}, "there is no series 'east': choose one of north, west"),
-        ({"origin": "2019-02-02"}, "the origin 2019-02-02 is no time of the series: its data are monthly from 2015-06-01"),
+        (
+            {"origin": "2019-02-02"},
+            "the origin 2019-02-02 is no time of the series: its data are monthly from 2015-06",
+        ),
         ({"origin": "2015-09-01"}, "has 4 steps before the origin, and the net reads 12"),
     ):
         with pytest.raises(InputError, match=message):
             forecast.forecast(model, panel, **wrong)
     for change, message in (
         (lambda t: t.drop(columns="rain"), "no column 'rain'"),
-        (lambda t: t.assign(month=pd.date_range("2010-01-01", periods=130).tolist() * 2), "data are daily; the net was"),
+        (
+            lambda t: t.assign(month=pd.date_range("2010-01-01", periods=130).tolist() * 2),
+            "data are daily; the net",
+        ),
     ):
         change(longer).to_csv(tmp_path / "later.csv", index=False)
         with pytest.raises(InputError, match=message):

@@ -44,9 +44,11 @@ def test_a_file_of_many_series_is_laid_on_one_grid(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("freq", "name", "season"),
-    [("MS", "monthly", 12), ("ME", "monthly", 12), ("QS", "quarterly", 4), ("QE", "quarterly", 4), ("YS", "yearly", 1)]
-    + [("YE", "yearly", 1), ("W-WED", "weekly", 52), ("D", "daily", 7), ("h", "hourly", 24), ("15min", None, 96)]
-    + [("2D", "every 2 days", 1)],
+    [
+        *(("MS", "monthly", 12), ("ME", "monthly", 12), ("QS", "quarterly", 4), ("QE", "quarterly", 4)),
+        *(("YS", "yearly", 1), ("YE", "yearly", 1), ("W-WED", "weekly", 52), ("D", "daily", 7)),
+        *(("h", "hourly", 24), ("15min", None, 96), ("2D", "every 2 days", 1)),
+    ],
 )
 def test_every_usual_step_is_known(freq, name, season):
     """pandas makes the times, the grid counts them, and gives them back."""
@@ -64,7 +66,10 @@ def test_whole_numbers_zones_and_other_ways_to_write_dates():
     assert (grid.name, grid.numbers(parse(years, "x")).tolist()) == ("in steps of 5", [0, 1, 2])
     over_summer_time = ["2024-03-31T01:00+01:00", "2024-03-31T03:00+02:00", "2024-03-31T04:00+02:00"]
     assert parse(pd.Series(over_summer_time), "x").diff()[1:].eq(pd.Timedelta("1h")).all()
-    assert parse(pd.Series(["01/31/2024", "02/29/2024"]), "x").tolist() == [pd.Timestamp(2024, 1, 31), pd.Timestamp(2024, 2, 29)]
+    assert parse(pd.Series(["01/31/2024", "02/29/2024"]), "x").tolist() == [
+        pd.Timestamp(2024, 1, 31),
+        pd.Timestamp(2024, 2, 29),
+    ]
 
 
 def test_the_data_sets_of_statsmodels():
@@ -75,14 +80,16 @@ def test_the_data_sets_of_statsmodels():
     co2 = forecast.read("co2")
     assert len(co2.series[0]) == 526
     assert co2.notes == ("co2: 5 of 526 values filled (linear), the first at 1958-06-01",)
-    assert co2.series[0].values[2:5, 0].tolist() == pytest.approx([317.4333, (317.4333 + 315.625) / 2, 315.625], abs=1e-3)
+    assert co2.series[0].values[2:5, 0].tolist() == pytest.approx(
+        [317.4333, (317.4333 + 315.625) / 2, 315.625], abs=1e-3
+    )
 
 
 def test_what_is_missing_is_named_and_filled_as_told(tmp_path):
     table = shops().drop(index=4)  # a row of Bern
     table.loc[70, "sales"] = np.nan  # a value of Chur, the day 20
     path = written(tmp_path, table)
-    with pytest.raises(InputError, match=r"line 6: the data are daily, expected 2024-02-24, got 2024-02-25: --fill linear"):
+    with pytest.raises(InputError, match=r"line 6: the data are daily, expected 2024-02-24, got 2024-02-25: --fill"):
         forecast.read(path, **COLUMNS)
     filled = {fill: forecast.read(path, **COLUMNS, fill=fill) for fill in ("linear", "previous", "zero")}
     assert [panel.series[0].values[4, 0] for panel in filled.values()] == [14.0, 13.0, 0.0]
@@ -116,7 +123,10 @@ def changed(row, column, value):
         (changed(7, "day", "soon"), "line 9: expected a date such as 2024-01-31 or 2024-01-31 13:00, got 'soon'"),
         (changed(7, "day", "2024-02-26"), "line 9: 2024-02-26 comes twice: drop one row, or name the series"),
         (changed(7, "day", "2024-02-21"), "line 9: 2024-02-21 comes after 2024-02-26: sort the rows by time"),
-        (changed(7, "day", "2024-02-26 06:00"), "line 9: the data are daily, expected 2024-02-27, got 2024-02-26 06:00"),
+        (
+            changed(7, "day", "2024-02-26 06:00"),
+            "line 9: the data are daily, expected 2024-02-27, got 2024-02-26 06",
+        ),
         (changed(7, "shop", None), "line 9 names no shop: name it, or drop the row"),
         (lambda table: table.drop(columns="promo"), "has no column 'promo'"),
         (lambda table: table.groupby("shop").head(1), "has one row a series"),

@@ -30,7 +30,7 @@ FLAGS = {
     ),
     "time": Flag(
         "Data",
-        "Column of a file with the times: dates or whole numbers, evenly spaced, sorted. Without it each row is a step.",
+        "Column of a file with the times: dates or whole numbers, evenly spaced. Without it each row is a step.",
         "COLUMN",
     ),
     "target": Flag("Data", "Column to forecast; give it again for several, which one net forecasts.", "COLUMN"),
@@ -55,7 +55,7 @@ FLAGS = {
     "origins": Flag("Data", "At most so many forecasts are judged, evenly spread over the test."),
     "decode": Flag(
         "Model",
-        "[b]direct[/]: all steps at once from the last state; [b]autoregressive[/]: one step, fed back as the next input.",
+        "[b]direct[/]: all steps from the last state; [b]autoregressive[/]: one step, fed back as the next input.",
         "|".join(DECODINGS),
     ),
     "normalise": Flag(

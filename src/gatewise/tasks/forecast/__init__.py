@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from gatewise.tasks.lazy import lazy
 
 if TYPE_CHECKING:
-    from gatewise.tasks.forecast.evaluation import Backtest, backtest
     from gatewise.tasks.forecast.baselines import ETS, naive
     from gatewise.tasks.forecast.data import Panel, panel, read
+    from gatewise.tasks.forecast.evaluation import Backtest, backtest
     from gatewise.tasks.forecast.model import Forecaster
     from gatewise.tasks.forecast.predict import forecast
     from gatewise.tasks.forecast.settings import ForecastSettings

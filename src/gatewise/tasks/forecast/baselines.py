@@ -47,7 +47,7 @@ class ETS:
         from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
         history = values[:fitted]
-        seasons = [None]
+        seasons: list[str | None] = [None]
         if season > 1 and fitted >= 3 * season:
             seasons += ["add"] if history.min() <= 0 else ["add", "mul"]
         start = "estimated" if season <= LONGEST_ESTIMATED else "heuristic"
@@ -56,7 +56,7 @@ class ETS:
             warnings.simplefilter("ignore")  # a form that does not converge has a poor likelihood, and is not chosen
             for trend, damped in ((None, False), ("add", False), ("add", True)):
                 for seasonal in seasons:
-                    form = {"trend": trend, "damped_trend": damped, "seasonal": seasonal}
+                    form: dict[str, Any] = {"trend": trend, "damped_trend": damped, "seasonal": seasonal}
                     form |= {"seasonal_periods": season if seasonal else None, "initialization_method": start}
                     found = ETSModel(history, **form).fit(disp=False)
                     if best is None or found.aicc < best[0].aicc:
@@ -64,7 +64,9 @@ class ETS:
             self.fit, form = best
             self.followed = ETSModel(values, **form).smooth(self.fit.params)
         damping = "Ad" if form["damped_trend"] else "A"
-        self.name = f"ETS(A,{damping if form['trend'] else 'N'},{ {None: 'N', 'add': 'A', 'mul': 'M'}[form['seasonal']] })"
+        self.name = (
+            f"ETS(A,{damping if form['trend'] else 'N'},{ {None: 'N', 'add': 'A', 'mul': 'M'}[form['seasonal']] })"
+        )
 
     def forecast(self, known: int, horizon: int, levels: Sequence[float]) -> np.ndarray:
         """Forecasts after the first `known` values, from the states there.
@@ -79,7 +81,7 @@ class ETS:
         """
         draws = np.random.default_rng(0).standard_normal((horizon, SIMULATIONS if levels else 1))
         draws[:, 0] = 0  # the future without errors is the point forecast
-        futures = np.asarray(
+        futures: np.ndarray = np.asarray(
             self.followed.simulate(
                 horizon,
                 anchor=known - 1,  # statsmodels counts from the step before the first drawn one
@@ -89,6 +91,6 @@ class ETS:
         ).reshape(horizon, -1)
         if not levels:
             return futures
-        bands = np.quantile(futures, levels, axis=1).T
+        bands: np.ndarray = np.quantile(futures, levels, axis=1).T
         bands[:, list(levels).index(0.5)] = futures[:, 0]
         return bands

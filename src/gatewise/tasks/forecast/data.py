@@ -158,7 +158,8 @@ def _only_other(table: pd.DataFrame, settings: DataSettings, what: Path) -> tupl
     others = [name for name in table.columns if name not in used and pd.api.types.is_numeric_dtype(table[name])]
     if len(others) != 1:
         raise InputError(
-            f"{what} has {len(others)} columns of numbers ({', '.join(map(str, others))}): say with --target which to forecast"
+            f"{what} has {len(others)} columns of numbers ({', '.join(map(str, others))}):"
+            " say with --target which to forecast"
         )
     return (str(others[0]),)
 

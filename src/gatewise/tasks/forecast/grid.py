@@ -12,7 +12,13 @@ from gatewise.tasks.errors import InputError
 from gatewise.tasks.table import place
 
 # By the length of a step: what it is called, and after how many steps the pattern usually comes again.
-_MONTHS = {1: ("monthly", 12), 2: ("every 2 months", 6), 3: ("quarterly", 4), 6: ("every 6 months", 2), 12: ("yearly", 1)}
+_MONTHS = {
+    1: ("monthly", 12),
+    2: ("every 2 months", 6),
+    3: ("quarterly", 4),
+    6: ("every 6 months", 2),
+    12: ("yearly", 1),
+}
 _SECONDS = {
     60: ("every minute", 60),
     600: ("every 10 minutes", 144),
@@ -63,10 +69,10 @@ class Grid:
     def numbers(self, times: "pd.Series[Any]") -> np.ndarray:
         """The number of each time, (N,); it has a fraction where the time lies between two steps."""
         if self.kind == "steps":
-            return (times.to_numpy() - int(self.anchor)) / self.step
+            return np.asarray((times.to_numpy() - int(self.anchor)) / self.step)
         stamps, anchor = pd.DatetimeIndex(times), pd.Timestamp(self.anchor)
         if self.kind == "seconds":
-            return (_seconds(stamps) - _seconds(pd.DatetimeIndex([anchor]))[0]) / self.step
+            return np.asarray((_seconds(stamps) - _seconds(pd.DatetimeIndex([anchor]))[0]) / self.step)
         months = (stamps.year * 12 + stamps.month).to_numpy() - (anchor.year * 12 + anchor.month)
         aligned = np.asarray(stamps.is_month_end if self.kind == "month ends" else stamps.day == anchor.day)
         return np.where(aligned, months / self.step, np.nan)
@@ -145,4 +151,4 @@ def _commonest(gaps: np.ndarray) -> int:
 
 
 def _seconds(stamps: pd.DatetimeIndex) -> np.ndarray:
-    return stamps.as_unit("s").astype("int64").to_numpy()
+    return np.asarray(stamps.as_unit("s").astype("int64"))

@@ -47,7 +47,8 @@ class Forecaster(nn.Module):
         self.lag = {"seasonal": self.season, "naive": 1, "none": 0}[s.residual]
         if self.lag > facts["window"]:
             raise InputError(
-                f"a window of {facts['window']} steps holds no season of {self.season}: raise --window, or --residual none"
+                f"a window of {facts['window']} steps holds no season of {self.season}:"
+                " raise --window, or --residual none"
             )
         # The lags of the differences that are read: those that the net is to forecast, and those over a season.
         self.features = listed(s.features)
@@ -55,7 +56,7 @@ class Forecaster(nn.Module):
             self.features = ("level", "phase") if facts["calendar"] and self.season > 1 else ("level",)
         self.lags = sorted({self.lag, self.season if "differences" in self.features else 0} - {0})
         inputs = self.targets * (1 + len(self.lags)) + len(facts["covariates"])
-        inputs += 2 * ("phase" in self.features) + 2 * self.targets * ("level" in self.features)
+        inputs += 2 * ("phase" in self.features) + self.targets * ("level" in self.features)
         self.layer = gatewise.Recurrent(graph, inputs, s.hidden_size, s.num_layers, dropout=s.dropout)
         steps = self.horizon if s.decode == "direct" else 1
         self.output = nn.Linear(s.hidden_size, steps * self.targets * max(1, len(self.levels)))
@@ -86,7 +87,7 @@ class Forecaster(nn.Module):
         mean = past[..., : self.targets].mean(0)
         # A window that hardly moves is not blown up: a hundredth of the series' usual deviation is added.
         spread = (past[..., : self.targets].var(0, correction=0) + (0.01 * deviation).square()).sqrt()
-        level = torch.cat((((mean - location) / deviation).tanh(), (spread / deviation).log().tanh()), -1)
+        level = ((mean - location) / deviation).tanh()
         location, scale = {
             "window": (mean, spread),
             "location": (mean, deviation),

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gatewise.inspect.plots import COLOURS, STYLE
-from gatewise.tasks.forecast.evaluation import NET, Backtest
 from gatewise.tasks.forecast.data import Panel
+from gatewise.tasks.forecast.evaluation import NET, Backtest
 from gatewise.tasks.forecast.windows import ForecastData
 
 TRUTH, GRID = "#374151", "#e5e7eb"
@@ -58,11 +58,12 @@ def _through_the_test(ax: Axes, found: Backtest, data: ForecastData, k: int, d: 
     point, band = found.point(NET), found.band(NET)
     for number, (known, i) in enumerate(picked):
         ahead = times[known - begin : known - begin + horizon]
-        label = {"label": f"net, {horizon} steps ahead"} if not number else {}
-        ax.plot(ahead, point[i, :, d], color=COLOURS[1], linewidth=1.8, **label)
+        names = (f"net, {horizon} steps ahead", f"{100 * found.nominal:.0f} % band") if not number else (None, None)
+        ax.plot(ahead, point[i, :, d], color=COLOURS[1], linewidth=1.8, label=names[0])
         if band:
-            label = {"label": f"{100 * found.nominal:.0f} % band"} if not number else {}
-            ax.fill_between(ahead, band[0][i, :, d], band[1][i, :, d], color=COLOURS[1], alpha=0.2, lw=0, **label)
+            ax.fill_between(
+                ahead, band[0][i, :, d], band[1][i, :, d], color=COLOURS[1], alpha=0.2, lw=0, label=names[1]
+            )
         ax.axvline(ahead[0], color=GRID, linewidth=0.8, zorder=0)
     ax.set_ylabel(found.targets[d] + (f"\n{series.name}" if series.name else ""))
     ax.margins(x=0.01)

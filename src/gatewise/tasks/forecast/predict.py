@@ -67,7 +67,9 @@ def _same_kind(model: Forecaster, panel: Panel) -> int:
         ("covariates", panel.covariates, facts["covariates"]),
     ):
         if list(found) != wanted:
-            raise InputError(f"the {what} are {', '.join(found) or 'none'}; the net was trained on {', '.join(wanted) or 'none'}")
+            raise InputError(
+                f"the {what} are {', '.join(found) or 'none'}; the net was trained on {', '.join(wanted) or 'none'}"
+            )
     trained = Grid(**facts["grid"])
     if (panel.grid.kind == "steps") != (trained.kind == "steps"):
         raise InputError(f"the data are {panel.grid.name}; the net was trained on data {trained.name}")
@@ -82,10 +84,12 @@ def _known(grid: Grid, series: Series, origin: Any) -> int:
     if origin is None:
         return len(series)
     column = pd.Series([int(origin) if grid.kind == "steps" and str(origin).lstrip("-").isdigit() else origin])
-    known = grid.numbers(parse(column, "the origin"))[0] - series.first + 1
+    known = grid.numbers(parse(column, Path("the origin")))[0] - series.first + 1
     if not (known == np.floor(known) and 1 <= known <= len(series)):
         first, last = (shown(time) for time in grid.times(np.array([series.first, series.first + len(series) - 1])))
-        raise InputError(f"the origin {origin} is no time of the series: its data are {grid.name} from {first} to {last}")
+        raise InputError(
+            f"the origin {origin} is no time of the series: its data are {grid.name} from {first} to {last}"
+        )
     return int(known)
 
 
@@ -104,7 +108,9 @@ def _table(model: Forecaster, panel: Panel, series: Series, known: int, horizon:
     facts = model.facts
     of = f"the series {series.name}" if series.name else "the series"
     if known < facts["window"]:
-        raise InputError(f"{of} has {known} steps before the origin, and the net reads {facts['window']}: give more history")
+        raise InputError(
+            f"{of} has {known} steps before the origin, and the net reads {facts['window']}: give more history"
+        )
     begin = known - facts["window"]
     past = np.hstack([series.values, series.covariates])[begin:known, None]
     device = model.output.weight.device

@@ -4,6 +4,7 @@ Free of torch and pandas, so that the command line can show the defaults without
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from gatewise.tasks.errors import InputError, choose
 from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, positive, share
@@ -66,7 +67,9 @@ class DataSettings:
         share("holdout", self.holdout)
         share("test", self.test)
         if self.holdout + self.test >= 1:
-            raise InputError(f"holdout and test must leave data to learn, together below 1; got {self.holdout + self.test}")
+            raise InputError(
+                f"holdout and test must leave data to learn, together below 1; got {self.holdout + self.test}"
+            )
         if self.source in SOURCES:
             for what in ("time", "target", "covariates", "group"):
                 if getattr(self, what):
@@ -86,8 +89,8 @@ class ModelSettings(LayerSettings):
             `"location"`, by the window's mean and the series' deviation; or `"none"`.
         residual: what the net's output is added to: the `"seasonal"` naive forecast, the `"naive"` one, or `"none"`.
         features: what the net reads besides, separated by commas, or `"none"`, or `"auto"`, which takes
-            the level, and the phase where the times are dates: `"level"`, where the window's mean and
-            deviation lie beside the series'; `"phase"`, the place in the season as sine and cosine; `"differences"`,
+            the level, and the phase where the times are dates: `"level"`, where the window's mean
+            lies in the series; `"phase"`, the place in the season as sine and cosine; `"differences"`,
             to the values of a season ago.
         quantiles: levels, rising, with 0.5 (the point forecast) among them, such as `"0.1,0.5,0.9"`; `"none"` learns
             the mean by squared errors, without bands.
@@ -131,9 +134,16 @@ def levels(quantiles: str) -> tuple[float, ...]:
         found = ()
     if not found or not all(0 < q < 1 for q in found) or list(found) != sorted(set(found)) or 0.5 not in found:
         raise InputError(
-            f"quantiles are rising numbers between 0 and 1 with 0.5 among them, such as 0.1,0.5,0.9, or none; got {quantiles}"
+            "quantiles are rising numbers between 0 and 1 with 0.5 among them, such as 0.1,0.5,0.9, or none;"
+            f" got {quantiles}"
         )
     return found
+
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "model": {"hidden_size": 64},
+    "fit": {"lr": 3e-3, "epochs": 60},
+}
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ class ForecastSettings(TaskSettings):
     """All choices of one training."""
 
     data: DataSettings = field(default_factory=DataSettings)
-    model: ModelSettings = field(default_factory=lambda: ModelSettings(**ForecastSettings.DEFAULTS["model"]))
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(**DEFAULTS["model"]))
     fit: FitSettings = field(default_factory=lambda: ForecastSettings.fit_settings())
 
     FLAGS = {
@@ -157,7 +167,4 @@ class ForecastSettings(TaskSettings):
         "origins": ("data", "origins"),
         **{name: ("model", name) for name in ("decode", "normalise", "residual", "features", "quantiles")},
     }
-    DEFAULTS = {
-        "model": {"hidden_size": 32},
-        "fit": {"lr": 3e-3, "epochs": 100},
-    }
+    DEFAULTS = DEFAULTS

@@ -235,3 +235,43 @@ def test_from_python_in_five_lines(tmp_path):
     forecast.fit(model, data, epochs=2, out=tmp_path / "run")
     table = forecast.forecast(forecast.load(tmp_path / "run", "last"), panel, 20)
     assert (table["time"].iloc[0], len(table), list(table.columns)[3:]) == (1971, 20, ["mean", "truth"])
+
+
+def test_the_command_forecasts_and_refuses_in_one_line(run, trained, tmp_path, monkeypatch):
+    folder, _ = trained
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(
+        "forecast", str(folder / "run"), "--origin", "2019-06-01", "--series", "north", "--horizon", "3"
+    )
+    assert (code, err) == (0, "")
+    table = pd.read_csv(folder / "run" / "forecast.csv")
+    assert table["truth"].notna().all()
+    assert table["time"].tolist() == ["2019-07-01", "2019-08-01", "2019-09-01"] * 2
+    assert (folder / "run" / "forecast.png").read_bytes().startswith(b"\x89PNG")
+    assert str(folder / "run" / "forecast.png") in out
+    file = str(folder / "waves.csv")
+    for arguments, message in (
+        (("forecast", str(folder / "run"), "--horizon", "9"), "and 9 are asked for: train one with --horizon 9"),
+        (("forecast", "nowhere"), "there is no folder nowhere"),
+        (("train", "forecast", "--data", "nowhere.csv"), "there is no file nowhere.csv"),
+        (("train", "forecast", "--data", file, "--time", "month"), "say with --target which to forecast"),
+        (
+            ("train", "forecast", "--data", file, "--time", "month", "--target", "a"),
+            "sort the rows by time, or name the series of the file with --group",
+        ),
+        (("train", "forecast", "--data", "co2", "--group", "x"), "--group names a column of a file"),
+        (("train", "forecast", "--horizon", "400"), "sunspots has 309 steps, too few"),
+        (("train", "forecast", "--quantiles", "0.9,0.1"), "quantiles are rising numbers"),
+        (("train", "forecast", "--decode", "both"), "decode is one of direct, autoregressive; got 'both'"),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err
+    waves().assign(a=1.0).to_csv(file, index=False)
+    code, out, err = run("forecast", str(folder / "run"))
+    assert (code, err) == (0, f"gatewise: {file} has changed since the training; its values of now are used\n")
+    os.remove(file)
+    code, out, err = run("forecast", str(folder / "run"))
+    assert code == 2
+    assert "is gone: name a file with --data" in err
+    assert not os.listdir(tmp_path)

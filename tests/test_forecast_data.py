@@ -121,7 +121,7 @@ def changed(row, column, value):
     [
         (changed(7, "sales", "many"), "line 9: sales is 'many', expected a number"),
         (changed(7, "day", "soon"), "line 9: expected a date such as 2024-01-31 or 2024-01-31 13:00, got 'soon'"),
-        (changed(7, "day", "2024-02-26"), "line 9: 2024-02-26 comes twice: drop one row, or name the series"),
+        (changed(7, "day", "2024-02-26"), "line 9: 2024-02-26 comes twice: drop one row"),
         (changed(7, "day", "2024-02-21"), "line 9: 2024-02-21 comes after 2024-02-26: sort the rows by time"),
         (
             changed(7, "day", "2024-02-26 06:00"),
@@ -171,7 +171,7 @@ def test_windows_belong_to_a_part_with_their_whole_future(tmp_path):
     assert batch.future[:, 1, 0].tolist() == panel.series[0].values[9:13, 0].tolist()
     assert batch.past.shape == (7, 2, 2)
     assert len(forecast.ForecastData(panel, horizon=4, window=7, origins=3).test_origins()) == 3
-    with pytest.raises(InputError, match=r"longest series has 60 steps, too few for windows of 7 and a horizon of 60"):
+    with pytest.raises(InputError, match=r"has 60 steps, too few for windows of 7 and a horizon of 60"):
         forecast.ForecastData(panel, horizon=60, window=7)
 
 

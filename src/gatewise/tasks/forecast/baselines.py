@@ -9,7 +9,6 @@ import numpy as np
 from gatewise.tasks.errors import require
 
 SIMULATIONS = 1000  # futures drawn from an ETS model for its bands
-LONGEST_ESTIMATED = 24  # longer seasons' first states are set by a rule, since estimating each takes minutes
 
 
 def naive(values: np.ndarray, horizon: int, season: int = 1) -> np.ndarray:
@@ -38,11 +37,15 @@ class ETS:
         values: (N,) the whole series.
         fitted: the parameters come from the first so many values.
         season: m.
+        estimate: the first states are parameters too; else statsmodels' rule sets them, at a tenth of the time.
+
+    Raises:
+        ValueError: no form can be fitted, as of a history of a few values.
 
     Source: Hyndman, Koehler, Ord and Snyder, Forecasting with Exponential Smoothing (2008).
     """
 
-    def __init__(self, values: np.ndarray, fitted: int, season: int) -> None:
+    def __init__(self, values: np.ndarray, fitted: int, season: int, estimate: bool = True) -> None:
         require("statsmodels", extra="forecast")
         from statsmodels.tsa.exponential_smoothing.ets import ETSModel
 
@@ -50,7 +53,7 @@ class ETS:
         seasons: list[str | None] = [None]
         if season > 1 and fitted >= 3 * season:
             seasons += ["add"] if history.min() <= 0 else ["add", "mul"]
-        start = "estimated" if season <= LONGEST_ESTIMATED else "heuristic"
+        start = "estimated" if estimate else "heuristic"
         best: Any = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a form that does not converge has a poor likelihood, and is not chosen
@@ -58,9 +61,14 @@ class ETS:
                 for seasonal in seasons:
                     form: dict[str, Any] = {"trend": trend, "damped_trend": damped, "seasonal": seasonal}
                     form |= {"seasonal_periods": season if seasonal else None, "initialization_method": start}
-                    found = ETSModel(history, **form).fit(disp=False)
-                    if best is None or found.aicc < best[0].aicc:
+                    try:
+                        found = ETSModel(history, **form).fit(disp=False)
+                    except (ValueError, ZeroDivisionError, np.linalg.LinAlgError):  # too short for this form
+                        continue
+                    if np.isfinite(found.aicc) and (best is None or found.aicc < best[0].aicc):
                         best = found, form
+            if best is None:
+                raise ValueError(f"no ETS model fits a history of {fitted} values")
             self.fit, form = best
             self.followed = ETSModel(values, **form).smooth(self.fit.params)
         damping = "Ad" if form["damped_trend"] else "A"

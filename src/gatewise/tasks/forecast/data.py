@@ -123,7 +123,7 @@ def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
     times = parse(table[settings.time], what) if settings.time else pd.Series(np.arange(len(table)))
     names, rows = _groups(table, settings.group, what)
     for found in rows:
-        _in_order(times, found, what)
+        _in_order(times, found, what, "" if settings.group else ", or name the series of the file with --group")
     earlier, later = (np.concatenate([found[part] for found in rows]) for part in (slice(-1), slice(1, None)))
     if not len(later):
         raise InputError(f"{what} has one row a series: a forecast needs a history of many")
@@ -177,7 +177,7 @@ def _groups(table: pd.DataFrame, group: str, what: Path) -> tuple[list[str], lis
     return [str(name) for name in names], np.split(order, np.cumsum(np.bincount(codes))[:-1])
 
 
-def _in_order(times: "pd.Series[Any]", rows: np.ndarray, what: Path) -> None:
+def _in_order(times: "pd.Series[Any]", rows: np.ndarray, what: Path, of_many: str) -> None:
     own = times.iloc[rows]
     steps = own.diff().to_numpy()[1:]
     zero = np.zeros((), dtype=steps.dtype)
@@ -185,8 +185,8 @@ def _in_order(times: "pd.Series[Any]", rows: np.ndarray, what: Path) -> None:
     if len(bad):
         before, here = own.iloc[bad[0]], own.iloc[bad[0] + 1]
         fault = "comes twice" if before == here else f"comes after {shown(before)}"
-        cure = "drop one row, or name the series with --group" if before == here else "sort the rows by time"
-        raise InputError(f"{place(what, rows[bad[0] + 1])}: {shown(here)} {fault}: {cure}")
+        cure = "drop one row" if before == here else "sort the rows by time"
+        raise InputError(f"{place(what, rows[bad[0] + 1])}: {shown(here)} {fault}: {cure}{of_many}")
 
 
 def _regular(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, what: Path, fill: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from gatewise.tasks.forecast.model import Forecaster
 from gatewise.tasks.forecast.windows import ForecastData, Origin
 
 NET = "net"
+# Beyond, the first states of the ETS models are set by a rule: to estimate them would take minutes.
+LONGEST_ESTIMATED = 24  # steps of a season
+MOST_ESTIMATED = 20  # series and targets
 MEASURES = ("MAE", "RMSE", "MASE", "sMAPE", "coverage")
 
 
@@ -175,20 +179,41 @@ def predict(model: Forecaster, data: ForecastData, origins: list[Origin]) -> np.
 
 def _ets(data: ForecastData, origins: list[Origin], levels: tuple[float, ...]) -> tuple[np.ndarray, str]:
     """The forecasts of one ETS model for each series and target, and their forms in words."""
-    forecasts = np.empty((len(origins), data.horizon, len(data.panel.targets), max(1, len(levels))))
+    targets = len(data.panel.targets)
+    forecasts = np.empty((len(origins), data.horizon, targets, max(1, len(levels))))
+    own: dict[int, list[int]] = {}
+    for i, origin in enumerate(origins):
+        own.setdefault(origin.series, []).append(i)
+    estimate = data.season <= LONGEST_ESTIMATED and len(own) * targets <= MOST_ESTIMATED
     forms: dict[str, int] = {}
-    for k, series in enumerate(data.panel.series):
-        chosen = [i for i, origin in enumerate(origins) if origin.series == k]
-        for d in range(len(data.panel.targets) if chosen else 0):
-            # A series that begins in the test part has no history before it: its first window must do.
-            fitted = max(data.test_from - series.first, data.window)
-            ets = ETS(series.values[:, d], fitted, data.season)
-            forms[ets.name] = forms.get(ets.name, 0) + 1
-            for i in chosen:
+    for k, d in _shown([(k, d) for k in own for d in range(targets)]):
+        series = data.panel.series[k]
+        # A series that begins in the test part has no history before it: its first window must do.
+        fitted = max(data.test_from - series.first, data.window)
+        try:
+            ets = ETS(series.values[:, d], fitted, data.season, estimate)
+        except ValueError:
+            name = "none fits, the naive forecast stands in"
+            for i in own[k]:
+                forecasts[i, :, d] = naive(series.values[: origins[i].known, d, None], data.horizon)
+        else:
+            name = ets.name
+            for i in own[k]:
                 forecasts[i, :, d] = ets.forecast(origins[i].known, data.horizon, levels)
+        forms[name] = forms.get(name, 0) + 1
     told = sorted(forms.items(), key=lambda item: -item[1])
     words = ", ".join(f"{name} × {count}" if sum(forms.values()) > 1 else name for name, count in told)
-    return forecasts, f"ETS: {words} by AICc"
+    rule = "" if estimate else ", first states by statsmodels' rule"
+    return forecasts, f"ETS: {words}, chosen by AICc{rule}"
+
+
+def _shown(items: list[Any]) -> Iterable[Any]:
+    """The items; a bar shows how far they are where there are many, on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console()
+    return track(items, "fitting ETS", console=console, transient=True) if console.is_terminal else items
 
 
 def _cell(value: float | None, best: bool) -> str:

@@ -144,7 +144,10 @@ def forecast(
             print(f"gatewise: {note}", file=sys.stderr)
         table = predict(model, panel, horizon, origin=origin, series=series)
         files = keep(table, model, panel, run)
-        print(table.head(24).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
+        shown = table.drop(
+            columns=[name for name in ("series", "truth") if not table[name].replace("", None).notna().any()]
+        )
+        print(shown.head(24).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
         if len(table) > 24:
             print(f"… {len(table) - 24} rows more in the file")
         for file in files:

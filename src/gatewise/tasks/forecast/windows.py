@@ -79,9 +79,9 @@ class ForecastData:
         self.tested = self._origins(self.test_from, self.end)
         if not self.learned or (s.holdout and not self.held) or (s.test and not self.tested):
             raise InputError(
-                f"{s.source or 'the longest series'} has {max(map(len, panel.series))} steps, too few for windows of"
-                f" {self.window} and a horizon of {self.horizon} in parts to learn, to choose and to test: lower --window"
-                " or --horizon"
+                f"{s.source or 'the series'} has {max(map(len, panel.series))} steps, too few for windows of"
+                f" {self.window} and a horizon of {self.horizon} in each of the parts to learn, to choose and to test:"
+                " lower --window or --horizon"
             )
 
     def _cuts(self, begin: int) -> tuple[int, int]:

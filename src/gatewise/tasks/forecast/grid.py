@@ -1,0 +1,154 @@
+"""Times as step numbers: which step a series has, and the first row that breaks it."""
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gatewise.tasks.errors import InputError
+from gatewise.tasks.table import place
+
+# By the length of a step: what it is called, and after how many steps the pattern usually comes again.
+_MONTHS = {
+    1: ("monthly", 12),
+    2: ("every 2 months", 6),
+    3: ("quarterly", 4),
+    6: ("every 6 months", 2),
+    12: ("yearly", 1),
+}
+_SECONDS = {
+    60: ("every minute", 60),
+    600: ("every 10 minutes", 144),
+    900: ("every 15 minutes", 96),
+    1800: ("every 30 minutes", 48),
+    3600: ("hourly", 24),
+    86_400: ("daily", 7),
+    604_800: ("weekly", 52),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Evenly spaced times: time number k is `anchor` plus k steps.
+
+    Args:
+        kind: `"steps"` (whole numbers), `"months"`, `"month ends"`, or `"seconds"`.
+        step: the length of a step, in that unit.
+        anchor: the time number 0: a whole number, or ISO 8601.
+    """
+
+    kind: str
+    step: int
+    anchor: str
+
+    @classmethod
+    def of(cls, times: "pd.Series[Any]", earlier: np.ndarray, later: np.ndarray) -> "Grid":
+        """The grid on which most neighbouring times lie.
+
+        Args:
+            times: whole numbers or timestamps.
+            earlier, later: rows of `times` that follow each other in one series.
+        """
+        if pd.api.types.is_integer_dtype(times):
+            values = times.to_numpy()
+            return cls("steps", _commonest(values[later] - values[earlier]), str(values[0]))
+        stamps = pd.DatetimeIndex(times)
+        anchor = stamps[0].isoformat()
+        midnight = bool((stamps == stamps.normalize()).all())
+        ends = bool(stamps.is_month_end.all())
+        if midnight and (ends or stamps.day.nunique() == 1):
+            months = (stamps.year * 12 + stamps.month).to_numpy()
+            step = _commonest(months[later] - months[earlier])
+            return cls("month ends" if ends else "months", step, anchor)
+        seconds = _seconds(stamps)
+        return cls("seconds", _commonest(seconds[later] - seconds[earlier]), anchor)
+
+    def numbers(self, times: "pd.Series[Any]") -> np.ndarray:
+        """The number of each time, (N,); it has a fraction where the time lies between two steps."""
+        if self.kind == "steps":
+            return np.asarray((times.to_numpy() - int(self.anchor)) / self.step)
+        stamps, anchor = pd.DatetimeIndex(times), pd.Timestamp(self.anchor)
+        if self.kind == "seconds":
+            return np.asarray((_seconds(stamps) - _seconds(pd.DatetimeIndex([anchor]))[0]) / self.step)
+        months = (stamps.year * 12 + stamps.month).to_numpy() - (anchor.year * 12 + anchor.month)
+        aligned = np.asarray(stamps.is_month_end if self.kind == "month ends" else stamps.day == anchor.day)
+        return np.where(aligned, months / self.step, np.nan)
+
+    def times(self, numbers: np.ndarray) -> pd.Index:
+        """The times of step numbers, as whole numbers or timestamps."""
+        if self.kind == "steps":
+            return pd.Index(int(self.anchor) + numbers * self.step)
+        anchor = pd.Timestamp(self.anchor)
+        if self.kind == "seconds":
+            return pd.DatetimeIndex(anchor + pd.to_timedelta(numbers * self.step, unit="s"))
+        first = pd.DatetimeIndex([anchor + pd.DateOffset(months=int(k) * self.step) for k in numbers])
+        return first + pd.offsets.MonthEnd(0) if self.kind == "month ends" else first
+
+    @property
+    def name(self) -> str:
+        """How often the data come, in words."""
+        if self.kind == "steps":
+            return "in steps of 1" if self.step == 1 else f"in steps of {self.step}"
+        if self.kind == "seconds":
+            days, rest = divmod(self.step, 86_400)
+            return _SECONDS.get(self.step, (f"every {self.step} seconds" if rest else f"every {days} days", 1))[0]
+        return _MONTHS.get(self.step, (f"every {self.step} months", 1))[0]
+
+    @property
+    def season(self) -> int:
+        """After how many steps the pattern usually comes again: a year of months, a week of days, a day of hours."""
+        if self.kind == "steps":
+            return 1
+        return (_SECONDS if self.kind == "seconds" else _MONTHS).get(self.step, ("", 1))[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The grid as plain values, for JSON."""
+        return asdict(self)
+
+
+def parse(column: "pd.Series[Any]", what: Path) -> "pd.Series[Any]":
+    """A column of times, as whole numbers or timestamps without a zone (UTC where the file gives zones).
+
+    Raises:
+        InputError: a row is empty or no time; the text names it.
+    """
+    if pd.api.types.is_numeric_dtype(column):
+        bad = ~(np.isfinite(column) & (column == np.floor(column)))
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise InputError(f"{place(what, row)}: expected a whole number or a date, got {column.iloc[row]}")
+        return column.astype("int64")
+    stamps = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+    if stamps.isna().all():  # another way to write dates; the first row shows which
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of rows that do not follow it: they are named below
+            stamps = pd.to_datetime(column, errors="coerce", utc=True)
+    stamps = stamps.dt.tz_localize(None)
+    if stamps.isna().any():
+        row = int(np.flatnonzero(stamps.isna())[0])
+        raise InputError(
+            f"{place(what, row)}: expected a date such as 2024-01-31 or 2024-01-31 13:00, got {str(column.iloc[row])!r}"
+        )
+    return stamps
+
+
+def shown(time: Any) -> str:
+    """A time as it is written in tables and messages: no clock where it is midnight."""
+    if isinstance(time, pd.Timestamp):
+        return str(time.date()) if time == time.normalize() else time.isoformat(sep=" ")
+    return str(time)
+
+
+def _commonest(gaps: np.ndarray) -> int:
+    forward = gaps[gaps > 0]
+    if not len(forward):
+        return 1
+    values, counts = np.unique(forward, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _seconds(stamps: pd.DatetimeIndex) -> np.ndarray:
+    return np.asarray(stamps.as_unit("s").astype("int64"))

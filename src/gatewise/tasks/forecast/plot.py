@@ -1,0 +1,135 @@
+"""Pictures of forecasts: the back-test of a training, and the forecast of a trained net."""
+
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gatewise.inspect.plots import COLOURS, STYLE
+from gatewise.tasks.forecast.data import Panel
+from gatewise.tasks.forecast.evaluation import NET, Backtest
+from gatewise.tasks.forecast.windows import ForecastData
+
+TRUTH, GRID = "#374151", "#e5e7eb"
+MOST = 4  # panels in one picture; more would be too small to read
+
+
+def picture(found: Backtest, data: ForecastData, title: str) -> bytes:
+    """Forecasts that follow one another through the test part, beside the truth; and the error by step ahead.
+
+    Args:
+        found: the back-test.
+        data: what it was made of.
+        title: above the picture.
+    """
+    shown = _panels(found, data)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 1.0 + 2.5 * len(shown) + 2.2), dpi=150, layout="constrained")
+        axes = figure.subplots(len(shown) + 1, 1, gridspec_kw={"height_ratios": [2.5] * len(shown) + [1.9]})
+        for ax, (series, target) in zip(axes, shown, strict=False):
+            _through_the_test(ax, found, data, series, target)
+        axes[0].set_title(title)
+        _by_step(axes[-1], found)
+        return _png(figure)
+
+
+def _panels(found: Backtest, data: ForecastData) -> list[tuple[int, int]]:
+    """Which (series, target) are drawn: the first few that have test origins."""
+    series = list(dict.fromkeys(origin.series for origin in found.origins))
+    return [(k, d) for k in series for d in range(len(found.targets))][:MOST]
+
+
+def _through_the_test(ax: Axes, found: Backtest, data: ForecastData, k: int, d: int) -> None:
+    series, horizon = data.panel.series[k], data.horizon
+    own = [(origin.known, i) for i, origin in enumerate(found.origins) if origin.series == k]
+    picked, free = [], 0
+    for known, i in own:
+        if known >= free:
+            picked.append((known, i))
+            free = known + horizon
+    begin = max(0, picked[0][0] - max(2 * data.season, 2 * horizon, 24))
+    end = picked[-1][0] + horizon
+    times = data.panel.grid.times(np.arange(series.first + begin, series.first + end))
+    ax.plot(times, series.values[begin:end, d], color=TRUTH, linewidth=1.3, label="truth")
+    point, band = found.point(NET), found.band(NET)
+    for number, (known, i) in enumerate(picked):
+        ahead = times[known - begin : known - begin + horizon]
+        names = (f"net, {horizon} steps ahead", f"{100 * found.nominal:.0f} % band") if not number else (None, None)
+        ax.plot(ahead, point[i, :, d], color=COLOURS[1], linewidth=1.8, label=names[0])
+        if band:
+            ax.fill_between(
+                ahead, band[0][i, :, d], band[1][i, :, d], color=COLOURS[1], alpha=0.2, lw=0, label=names[1]
+            )
+        ax.axvline(ahead[0], color=GRID, linewidth=0.8, zorder=0)
+    ax.set_ylabel(found.targets[d] + (f"\n{series.name}" if series.name else ""))
+    ax.margins(x=0.01)
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
+    ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
+
+
+def _by_step(ax: Axes, found: Backtest) -> None:
+    steps = np.arange(1, found.truth.shape[1] + 1)
+    colours = {NET: COLOURS[1], "ETS": COLOURS[0], "seasonal naive": COLOURS[2], "naive": "#6b7280"}
+    for method in found.forecasts:
+        error = np.abs(found.truth - found.point(method)) / found.scale[:, None]
+        width, dots = (2.2, "o") if method == NET else (1.4, ".")
+        ax.plot(steps, error.mean((0, 2)), color=colours[method], linewidth=width, marker=dots, ms=4, label=method)
+    ax.set(xlabel="steps ahead", ylabel="MASE", ylim=(0, None))
+    ax.margins(x=0.02)
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
+    ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 0.98))
+
+
+def forecast_picture(table: pd.DataFrame, panel: Panel, season: int, title: str) -> bytes:
+    """A forecast: the history, the forecast with its bands, and the truth where it is known.
+
+    Args:
+        table: as `forecast` gives it.
+        panel: with the history.
+        season: m; a few of them are drawn.
+        title: above the picture.
+    """
+    parts = list(table.groupby(["series", "target"], sort=False))[:MOST]
+    levels = [column for column in table.columns if column.startswith("q")]
+    point = "q0.5" if levels else "mean"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 0.8 + 2.8 * len(parts)), dpi=150, layout="constrained")
+        axes = np.atleast_1d(figure.subplots(len(parts), 1))
+        for ax, ((name, target), part) in zip(axes, parts, strict=True):
+            times, values = _history(panel, str(name), str(target), part, season)
+            ax.plot(times, values, color=TRUTH, linewidth=1.3, label="history")
+            # The forecast's line begins where the history ends.
+            ahead = np.concatenate([times[-1:], part["time"].to_numpy()])
+            if part["truth"].notna().any():
+                ax.plot(ahead, [values[-1], *part["truth"]], color=TRUTH, linewidth=1.3, linestyle=":", label="truth")
+            for k in range(len(levels) // 2):
+                low, high = levels[k], levels[-1 - k]
+                share = 100 * (float(high[1:]) - float(low[1:]))
+                bounds = ([values[-1], *part[low]], [values[-1], *part[high]])
+                ax.fill_between(ahead, *bounds, color=COLOURS[1], alpha=0.18, lw=0, label=f"{share:.0f} % band")
+            ax.plot(ahead, [values[-1], *part[point]], color=COLOURS[1], linewidth=1.8, label="forecast")
+            ax.set_ylabel(f"{target}\n{name}" if name else str(target))
+            ax.margins(x=0.01)
+            ax.grid(axis="y", color=GRID, linewidth=0.8)
+            ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 0.98))
+        axes[0].set_title(title)
+        return _png(figure)
+
+
+def _history(panel: Panel, name: str, target: str, part: pd.DataFrame, season: int) -> tuple[Any, np.ndarray]:
+    """The times and values of a series before its forecast."""
+    (series,) = (found for found in panel.series if found.name == name)
+    times = panel.grid.times(np.arange(series.first, series.first + len(series)))
+    known = int((times < part["time"].iloc[0]).sum())
+    begin = max(0, known - max(4 * season, 3 * len(part), 36))
+    return times[begin:known].to_numpy(), series.values[begin:known, panel.targets.index(target)]
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

@@ -1,0 +1,160 @@
+"""Forecasts from a trained net: as a table, and as a picture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gatewise.tasks.errors import InputError, require
+from gatewise.tasks.forecast.data import Panel, Series
+from gatewise.tasks.forecast.grid import Grid, parse, shown
+from gatewise.tasks.forecast.model import Forecaster
+from gatewise.tasks.run import write
+
+
+def forecast(
+    model: Forecaster,
+    panel: Panel,
+    horizon: int | None = None,
+    *,
+    origin: Any = None,
+    series: str | None = None,
+) -> pd.DataFrame:
+    """Forecast what comes after the end of the series, or after an earlier origin.
+
+    Args:
+        model: a trained net.
+        panel: series with the columns that it was trained on, as `read` gives them. Of a series that the training had
+            not, mean and deviation come from its history.
+        horizon: steps; None takes those that the net was trained for.
+        origin: the last time that the forecast may know; None is the end of each series.
+        series: only the one with this name.
+
+    Returns:
+        A row for each series, target and step: `time`, `series`, `target`, then `q0.1`, `q0.5` … or `mean`, and
+        `truth`, NaN where it is not known.
+
+    Raises:
+        InputError: the columns or the steps are others than in training, a series is shorter than the window, the
+            origin is no time of the series, or the horizon is longer than the net can go.
+    """
+    horizon = model.horizon if horizon is None else horizon
+    if horizon < 1:
+        raise InputError(f"horizon must be 1 or more; got {horizon}")
+    shift = _same_kind(model, panel)
+    chosen = [found for found in panel.series if series in (None, found.name)]
+    if not chosen:
+        names = ", ".join(found.name for found in panel.series[:10]) or "none"
+        raise InputError(f"there is no series {series!r}: choose one of {names}")
+    tables = []
+    for found in chosen:
+        known = _known(panel.grid, found, origin)
+        tables.append(_table(model, panel, found, known, horizon, shift))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _same_kind(model: Forecaster, panel: Panel) -> int:
+    """Check that the series are of the kind that the net was trained on.
+
+    Returns:
+        What is added to a step number of theirs to give that of the training's grid.
+    """
+    facts = model.facts
+    for what, found, wanted in (
+        ("targets", panel.targets, facts["targets"]),
+        ("covariates", panel.covariates, facts["covariates"]),
+    ):
+        if list(found) != wanted:
+            raise InputError(
+                f"the {what} are {', '.join(found) or 'none'}; the net was trained on {', '.join(wanted) or 'none'}"
+            )
+    trained = Grid(**facts["grid"])
+    if (panel.grid.kind == "steps") != (trained.kind == "steps"):
+        raise InputError(f"the data are {panel.grid.name}; the net was trained on data {trained.name}")
+    first = trained.numbers(pd.Series(panel.grid.times(np.array([0, 1]))))
+    if first[1] - first[0] != 1:
+        raise InputError(f"the data are {panel.grid.name}; the net was trained on data {trained.name}")
+    return int(np.floor(first[0]))
+
+
+def _known(grid: Grid, series: Series, origin: Any) -> int:
+    """How many steps of a series lie at or before the origin."""
+    if origin is None:
+        return len(series)
+    column = pd.Series([int(origin) if grid.kind == "steps" and str(origin).lstrip("-").isdigit() else origin])
+    known = grid.numbers(parse(column, Path("the origin")))[0] - series.first + 1
+    if not (known == np.floor(known) and 1 <= known <= len(series)):
+        first, last = (shown(time) for time in grid.times(np.array([series.first, series.first + len(series) - 1])))
+        raise InputError(
+            f"the origin {origin} is no time of the series: its data are {grid.name} from {first} to {last}"
+        )
+    return int(known)
+
+
+def _usual(facts: dict[str, Any], series: Series, known: int) -> tuple[Any, Any]:
+    """A series' location and deviation (D,): of the training; of its own history where the training had none of it."""
+    if series.name in facts["series"]:
+        number = facts["series"].index(series.name)
+        return facts["location"][number], facts["deviation"][number]
+    history = series.values[:known]
+    deviation = history.std(0)
+    return history.mean(0), np.where(deviation > 0, deviation, np.mean(facts["deviation"], 0))
+
+
+@torch.no_grad()
+def _table(model: Forecaster, panel: Panel, series: Series, known: int, horizon: int, shift: int) -> pd.DataFrame:
+    facts = model.facts
+    of = f"the series {series.name}" if series.name else "the series"
+    if known < facts["window"]:
+        raise InputError(
+            f"{of} has {known} steps before the origin, and the net reads {facts['window']}: give more history"
+        )
+    begin = known - facts["window"]
+    past = np.hstack([series.values, series.covariates])[begin:known, None]
+    device = model.output.weight.device
+    found = model(
+        torch.from_numpy(past).to(device),
+        torch.tensor([series.first + begin + shift], device=device),
+        *(torch.tensor(figure, dtype=torch.float64, device=device)[None] for figure in _usual(facts, series, known)),
+        horizon,
+    )
+    forecasts = found[:, 0].cpu().numpy()  # (h, D, Q)
+    truth = np.full((horizon, len(panel.targets)), np.nan)
+    then = series.values[known : known + horizon]
+    truth[: len(then)] = then
+    times = panel.grid.times(np.arange(series.first + known, series.first + known + horizon))
+    columns = [f"q{level:g}" for level in model.levels] or ["mean"]
+    tables = []
+    for d, target in enumerate(panel.targets):
+        table = pd.DataFrame({"time": times, "series": series.name, "target": target})
+        for q, column in enumerate(columns):
+            table[column] = forecasts[:, d, q]
+        table["truth"] = truth[:, d]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def keep(table: pd.DataFrame, model: Forecaster, panel: Panel, folder: Path) -> tuple[Path, Path]:
+    """Write a forecast as `forecast.csv` and `forecast.png`.
+
+    Args:
+        table: as `forecast` gives it.
+        model: the net that made it.
+        panel: with the history.
+        folder: where to.
+
+    Returns:
+        The two files.
+    """
+    require("matplotlib")
+    from gatewise.tasks.forecast.plot import forecast_picture
+
+    layer = model.layer
+    name = panel.settings.source or "the given data"
+    title = f"{layer.cell.name}, H = {layer.hidden_size}, on {Path(name).name}"
+    files = folder / "forecast.csv", folder / "forecast.png"
+    write(files[0], table.to_csv(index=False, lineterminator="\n"))
+    write(files[1], forecast_picture(table, panel, model.season, title))
+    return files

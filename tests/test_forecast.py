@@ -1,0 +1,277 @@
+"""Whole trainings of forecasts: what they leave behind, that they see no future, how they go on and are used."""
+
+import csv
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("lightning")
+pytest.importorskip("statsmodels")
+
+from gatewise.tasks import checkpoint, forecast  # noqa: E402
+from gatewise.tasks.errors import InputError  # noqa: E402
+from gatewise.tasks.forecast import training  # noqa: E402
+
+SMALL = {"hidden": 8, "epochs": 3, "horizon": 4, "season": 4, "window": 12, "origins": 20}
+
+
+def waves(steps=120, groups=("north", "south")):
+    """Two groups of two targets each, monthly."""
+    random = np.random.default_rng(0)
+    t = np.arange(steps)
+    months = pd.date_range("2010-01-01", periods=steps, freq="MS").strftime("%Y-%m-%d")
+    tables = []
+    for k, name in enumerate(groups):
+        wave = np.sin(2 * np.pi * t / 4)
+        noise = random.normal(0, 0.2, (2, steps))
+        columns = {"a": 10 * k + wave + noise[0], "b": 5 - wave + noise[1], "rain": random.random(steps)}
+        tables.append(pd.DataFrame({"month": months, "place": name, **columns}))
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture
+def source(tmp_path):
+    file = tmp_path / "waves.csv"
+    waves().to_csv(file, index=False)
+    return str(file)
+
+
+def settings(source, **changes):
+    columns = {"time": "month", "target": ("a", "b"), "covariates": ("rain",), "group": "place"}
+    return forecast.ForecastSettings.of(data=source, **{**SMALL, **columns, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    waves().to_csv(folder / "waves.csv", index=False)
+    result = forecast.train(settings(str(folder / "waves.csv"), epochs=12, lr=0.01), folder / "run")
+    return folder, result
+
+
+def weights(folder):
+    kept = checkpoint.load(folder / "last.safetensors")
+    tensors = dict(kept["state_dict"])
+    for number, values in kept["optimizer_states"][0]["state"].items():
+        tensors.update({f"{number}.{name}": value for name, value in values.items()})
+    (history,) = kept["callbacks"].values()
+    return tensors, [{key: value for key, value in row.items() if key != "seconds"} for row in history["rows"]]
+
+
+def test_a_training_leaves_a_table_a_verdict_and_a_picture(trained):
+    folder, result = trained
+    assert {path.name for path in (folder / "run").iterdir()} == {
+        "best.safetensors", "last.safetensors", "settings.json", "cell.txt", "series.json", "metrics.csv",
+        "curves.png", "backtest.csv", "backtest.png", "backtest.txt",
+    }  # fmt: skip
+    assert result.history[-1]["held_out_mase"] < result.history[0]["held_out_mase"]
+    with open(folder / "run" / "backtest.csv", encoding="utf-8") as file:
+        rows = {(row["series"], row["target"], row["method"]): row for row in csv.DictReader(file)}
+    assert {key[0] for key in rows} == {"all", "north", "south"}
+    assert {key[2] for key in rows} == {"net", "seasonal naive", "naive", "ETS"}
+    for target in "ab":
+        both = [rows[name, target, "net"] for name in ("north", "south")]
+        weighted = sum(float(row["MAE"]) * int(row["origins"]) for row in both) / 20
+        assert float(rows["all", target, "net"]["MAE"]) == pytest.approx(weighted)
+    text = result.run.report.read_text()
+    assert "20 test origins, 4 steps ahead each" in text
+    for target in "ab":
+        (verdict,) = (line for line in text.splitlines() if line.startswith("The net") and f" on {target}:" in line)
+        own = float(rows["all", target, "net"]["MASE"])
+        for method in ("seasonal naive", "naive", "ETS"):
+            other = float(rows["all", target, method]["MASE"])
+            assert (f"{method} ({other:.3f})" in verdict) == (other < own)
+        assert ("LOSES" in verdict) != ("beats every baseline" in verdict)
+
+
+def test_the_table_is_what_the_forecasts_are_worth(trained):
+    """The net's and the seasonal naive MAE of one target, from forecasts that are made one by one."""
+    folder, _ = trained
+    model, (panel, note) = forecast.load(folder / "run"), forecast.panel_of(folder / "run")
+    assert note == ""
+    data = forecast.ForecastData(panel)
+    errors, naive = [], []
+    for k, known in data.test_origins():
+        series = panel.series[k]
+        origin = panel.grid.times(np.array([series.first + known - 1]))[0]
+        table = forecast.forecast(model, panel, origin=origin, series=series.name).query("target == 'a'")
+        errors += abs(table["truth"] - table["q0.5"]).tolist()
+        naive += abs(series.values[known : known + 4, 0] - series.values[known - 4 : known, 0]).tolist()
+    rows = pd.read_csv(folder / "run" / "backtest.csv").query("series == 'all' and target == 'a'").set_index("method")
+    assert rows.loc["net", "MAE"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert rows.loc["seasonal naive", "MAE"] == pytest.approx(np.mean(naive))
+
+
+@pytest.mark.parametrize("decode", ["direct", "autoregressive"])
+@pytest.mark.parametrize("normalise", ["location", "window", "series"])
+def test_no_forecast_sees_what_comes_after_its_origin(decode, normalise):
+    table = waves()
+    late = table["month"] >= "2018-01-01"  # 24 of 120 months, the test part
+    changed = table.copy()
+    changed.loc[late, ["a", "b", "rain"]] = 1e4
+    columns = {"time": "month", "target": ("a", "b"), "covariates": ("rain",), "group": "place"}
+    before, after = (
+        forecast.ForecastData(forecast.panel(rows, **columns), horizon=4, window=12) for rows in (table, changed)
+    )
+    assert before.test_from == 96
+    assert before.facts() == after.facts()
+    for one, other in zip(
+        (*before.training(), *before.held_out()), (*after.training(), *after.held_out()), strict=True
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    torch.manual_seed(0)
+    net = forecast.Forecaster("gru", before.facts(), hidden_size=8, decode=decode, normalise=normalise)
+    one, other = (forecast.forecast(net, data.panel, origin="2017-12-01") for data in (before, after))
+    assert one.drop(columns="truth").equals(other.drop(columns="truth"))
+    assert not one["truth"].equals(other["truth"])
+
+
+def test_no_method_of_the_table_sees_what_comes_after_its_origin():
+    table = waves(groups=("north",))[["month", "a"]]
+    changed = table.copy()
+    changed.loc[changed["month"] >= "2018-01-01", "a"] = 1e4
+    before, after = (
+        forecast.ForecastData(forecast.panel(rows, time="month", target="a"), horizon=4, season=4, window=12)
+        for rows in (table, changed)
+    )
+    net = forecast.Forecaster("gru", before.facts(), hidden_size=8)
+    one, other = (forecast.backtest(net, data) for data in (before, after))
+    assert one.origins[0].known == 96
+    assert set(one.forecasts) == {"net", "seasonal naive", "naive", "ETS"}
+    for method, forecasts in one.forecasts.items():
+        np.testing.assert_array_equal(forecasts[0], other.forecasts[method][0], err_msg=method)
+        assert not (forecasts[1] == other.forecasts[method][1]).all()
+    assert (one.scale == other.scale).all()
+
+
+def interrupt_at(monkeypatch, batches):
+    """Ctrl-C while the batch with that number is learned."""
+    counted = []
+    loss = training.ForecastTrainee.loss
+
+    def counting(self, batch, state):
+        if self.training:
+            counted.append(1)
+            if len(counted) == batches:
+                os.kill(os.getpid(), signal.SIGINT)
+        return loss(self, batch, state)
+
+    monkeypatch.setattr(training.ForecastTrainee, "loss", counting)
+
+
+@pytest.mark.parametrize("choices", [{"layers": 2, "dropout": 0.3}, {"decode": "autoregressive", "cell": "lstm"}])
+def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(source, tmp_path, monkeypatch, choices):
+    chosen = settings(source, **choices, test=0.0)
+    forecast.train(chosen, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 7)
+        with pytest.raises(KeyboardInterrupt, match="stopped; to go on: --resume"):
+            forecast.train(chosen, tmp_path / "run")
+    assert not (tmp_path / "run" / "backtest.txt").exists()
+    forecast.resume(tmp_path / "run")
+    (tensors, rows), (others, other_rows) = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert rows == other_rows
+    assert tensors.keys() == others.keys()
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert "nothing is known of the errors" in (tmp_path / "run" / "backtest.txt").read_text()
+    table = waves()
+    table.loc[3, "a"] += 1
+    table.to_csv(source, index=False)
+    with pytest.raises(InputError, match=r"is not what the run in .* was begun with"):
+        forecast.resume(tmp_path / "run", epochs=9)
+
+
+def test_a_run_forecasts_from_new_files_and_refuses_what_it_does_not_know(trained, tmp_path):
+    folder, _ = trained
+    model = forecast.load(folder / "run")
+    longer = waves(130)
+    longer["place"] = longer["place"].replace("south", "west")  # never seen: the net has no deviation for it
+    longer.to_csv(tmp_path / "later.csv", index=False)
+    panel, _ = forecast.panel_of(folder / "run", str(tmp_path / "later.csv"))
+    table = forecast.forecast(model, panel, 3)
+    assert table["time"].min() == pd.Timestamp("2020-11-01")
+    assert list(table.columns) == ["time", "series", "target", "q0.1", "q0.5", "q0.9", "truth"]
+    assert len(table) == 2 * 2 * 3
+    assert table["truth"].isna().all()
+    later = longer[longer["month"] >= "2015-06-01"]  # another beginning, the same season
+    later.to_csv(tmp_path / "later.csv", index=False)
+    panel, _ = forecast.panel_of(folder / "run", str(tmp_path / "later.csv"))
+    again = forecast.forecast(model, panel, 3)
+    north = (found[found["series"] == "north"].reset_index(drop=True) for found in (again, table))
+    pd.testing.assert_frame_equal(*north)
+    for wrong, message in (
+        ({"horizon": 5}, "forecasts 4 steps at once, and 5 are asked for"),
+        ({"horizon": 0}, "horizon must be 1 or more"),
+        ({"series": "east"}, "there is no series 'east': choose one of north, west"),
+        (
+            {"origin": "2019-02-02"},
+            "the origin 2019-02-02 is no time of the series: its data are monthly from 2015-06",
+        ),
+        ({"origin": "2015-09-01"}, "has 4 steps before the origin, and the net reads 12"),
+    ):
+        with pytest.raises(InputError, match=message):
+            forecast.forecast(model, panel, **wrong)
+    for change, message in (
+        (lambda t: t.drop(columns="rain"), "no column 'rain'"),
+        (
+            lambda t: t.assign(month=pd.date_range("2010-01-01", periods=130).tolist() * 2),
+            "data are daily; the net",
+        ),
+    ):
+        change(longer).to_csv(tmp_path / "later.csv", index=False)
+        with pytest.raises(InputError, match=message):
+            forecast.forecast(model, forecast.panel_of(folder / "run", str(tmp_path / "later.csv"))[0])
+
+
+def test_from_python_in_five_lines(tmp_path):
+    pytest.importorskip("pyarrow")
+    panel = forecast.read("nile")
+    data = forecast.ForecastData(panel, horizon=5, window=12)
+    model = forecast.Forecaster("rnn", data.facts(), hidden_size=4, decode="autoregressive", quantiles="none")
+    forecast.fit(model, data, epochs=2, out=tmp_path / "run")
+    table = forecast.forecast(forecast.load(tmp_path / "run", "last"), panel, 20)
+    assert (table["time"].iloc[0], len(table), list(table.columns)[3:]) == (1971, 20, ["mean", "truth"])
+
+
+def test_the_command_forecasts_and_refuses_in_one_line(run, trained, tmp_path, monkeypatch):
+    folder, _ = trained
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(
+        "forecast", str(folder / "run"), "--origin", "2019-06-01", "--series", "north", "--horizon", "3"
+    )
+    assert (code, err) == (0, "")
+    table = pd.read_csv(folder / "run" / "forecast.csv")
+    assert table["truth"].notna().all()
+    assert table["time"].tolist() == ["2019-07-01", "2019-08-01", "2019-09-01"] * 2
+    assert (folder / "run" / "forecast.png").read_bytes().startswith(b"\x89PNG")
+    assert str(folder / "run" / "forecast.png") in out
+    file = str(folder / "waves.csv")
+    for arguments, message in (
+        (("forecast", str(folder / "run"), "--horizon", "9"), "and 9 are asked for: train one with --horizon 9"),
+        (("forecast", "nowhere"), "there is no folder nowhere"),
+        (("train", "forecast", "--data", "nowhere.csv"), "there is no file nowhere.csv"),
+        (("train", "forecast", "--data", file, "--time", "month"), "say with --target which to forecast"),
+        (
+            ("train", "forecast", "--data", file, "--time", "month", "--target", "a"),
+            "sort the rows by time, or name the series of the file with --group",
+        ),
+        (("train", "forecast", "--data", "co2", "--group", "x"), "--group names a column of a file"),
+        (("train", "forecast", "--horizon", "400"), "sunspots has 309 steps, too few"),
+        (("train", "forecast", "--quantiles", "0.9,0.1"), "quantiles are rising numbers"),
+        (("train", "forecast", "--decode", "both"), "decode is one of direct, autoregressive; got 'both'"),
+    ):
+        code, _, err = run(*arguments)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err
+    waves().assign(a=1.0).to_csv(file, index=False)
+    code, out, err = run("forecast", str(folder / "run"))
+    assert (code, err) == (0, f"gatewise: {file} has changed since the training; its values of now are used\n")
+    os.remove(file)
+    code, out, err = run("forecast", str(folder / "run"))
+    assert code == 2
+    assert "is gone: name a file with --data" in err
+    assert not os.listdir(tmp_path)

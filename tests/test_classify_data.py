@@ -47,7 +47,7 @@ def settings(path, **choices):
 
 
 def test_a_table_becomes_sequences_in_the_order_of_time(file):
-    table = pandas.read_csv(file)
+    table = pandas.read_csv(file, float_precision="round_trip")
     data = read(settings(file, test="0.25", holdout=0.2))
     parts = [data.learned, data.held_out_part, data.test]
     assert [len(part) for part in parts] == [7, 2, 3]
@@ -62,14 +62,14 @@ def test_a_table_becomes_sequences_in_the_order_of_time(file):
 
 def test_parquet_holds_what_csv_holds(file, tmp_path):
     pytest.importorskip("pyarrow")
-    pandas.read_csv(file).to_parquet(tmp_path / "recordings.parquet")
+    pandas.read_csv(file, float_precision="round_trip").to_parquet(tmp_path / "recordings.parquet")
     one, other = read(settings(file)), read(settings(tmp_path / "recordings.parquet"))
     assert one.sha256 == other.sha256
     assert one.test.names == other.test.names
 
 
 def test_columns_by_other_names_and_dates_as_times(file, tmp_path):
-    table = pandas.read_csv(file)
+    table = pandas.read_csv(file, float_precision="round_trip")
     table["when"] = pandas.Timestamp("2024-01-31 23:59:59") + pandas.to_timedelta(table.pop("time"), unit="s")
     table = table.rename(columns={"sequence": "id", "label": "class"})
     table.to_csv(tmp_path / "other.csv", index=False)

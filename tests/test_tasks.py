@@ -14,11 +14,15 @@ CASES = {
         {"sampling": "random", "layers": 2, "dropout": 0.4},
         {"sampling": "sequential", "optimizer": "sgd", "lr": 0.5, "holdout": 0.0},
     ],
+    "forecast": [{"decode": "autoregressive"}],
     "translate": [{"layers": 2, "dropout": 0.2, "cell": "lstm"}],
+    "classify": [{"layers": 2, "dropout": 0.2, "schedule": "linear"}],
 }
 COMMON = {
     "text": {"data": "source.txt", "hidden": 16, "steps": 8, "batch": 4, "epochs": 2},
+    "forecast": {"data": "nile", "horizon": 2, "window": 8, "hidden": 8, "batch": 8, "test": 0.0, "epochs": 2},
     "translate": {"pairs": 64, "hidden": 12, "embedding": 8, "batch": 8, "longest": 30, "epochs": 2},
+    "classify": {"data": "digits", "hidden": 8, "batch": 128, "epochs": 2},
 }
 
 KILL = """

@@ -49,6 +49,7 @@ def test_settings_survive_json():
 def test_every_flag_is_read_back():
     values = {"cell": "lstm", "sampling": "random", "optimizer": "sgd", "precision": "64-true", "accelerator": "cpu"}
     values |= {"data": "file", "init": "d2l", "holdout": 0.3, "dropout": 0.2, "lr": 0.3, "clip": 0.4, "minutes": 0.7}
+    values |= {"schedule": "linear"}
     values |= dict(
         zip(("steps", "batch", "hidden", "layers", "epochs", "seed", "devices", "threads"), range(2, 10), strict=True)
     )

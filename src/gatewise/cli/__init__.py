@@ -1,6 +1,7 @@
 """The command line, a thin skin over the library: one module for each group of commands."""
 
 import sys
+from collections.abc import Callable
 
 try:
     import typer
@@ -26,9 +27,11 @@ train.command("text")(text.train_text)
 train.command("forecast")(forecast.train_forecast)
 train.command("translate")(translate.train_translate)
 train.command("classify")(classify.train_classify)
-for command in (text.generate, forecast.forecast, translate.translate, classify.classify):
-    app.command()(command)
-for command in (inside.equations, inside.shapes, inside.diagram, inside.explore):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(text.generate, forecast.forecast, translate.translate, classify.classify),
+    *(inside.equations, inside.shapes, inside.diagram, inside.explore),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -9,7 +9,6 @@ import typer
 from gatewise.cli.errors import one_line_errors
 from gatewise.cli.train import Flag, list_files, train_command
 from gatewise.tasks.classify.settings import PERS, POOLS, READS, ClassifySettings
-from gatewise.tasks.settings import SCHEDULES
 
 if TYPE_CHECKING:
     from gatewise.tasks.fit import Result
@@ -43,11 +42,6 @@ FLAGS = {
         "Model", "What is classified: the [b]last[/] states, or the [b]mean[/] output over the steps.", "|".join(POOLS)
     ),
     "noise": Flag("Model", "Standard deviation of noise on the standardised inputs in training."),
-    "schedule": Flag(
-        "Training",
-        "The learning rate stays, or falls [b]linear[/]ly to 0 over the epochs (not with --minutes alone).",
-        "|".join(SCHEDULES),
-    ),
 }
 
 

@@ -9,7 +9,7 @@ import typer
 
 from gatewise.cli.errors import one_line_errors
 from gatewise.tasks.errors import InputError
-from gatewise.tasks.settings import ACCELERATORS, OPTIMIZERS, PRECISIONS, TaskSettings
+from gatewise.tasks.settings import ACCELERATORS, OPTIMIZERS, PRECISIONS, SCHEDULES, TaskSettings
 
 if TYPE_CHECKING:
     from gatewise.tasks.fit import Result
@@ -47,6 +47,11 @@ COMMON = {
     "dropout": Flag("Model", "Share of units silenced between layers in training."),
     "optimizer": Flag("Training", "The rule that turns gradients into steps.", "|".join(OPTIMIZERS)),
     "lr": Flag("Training", "Learning rate."),
+    "schedule": Flag(
+        "Training",
+        "[b]linear[/] lets the rate fall to 0 over the epochs, so that the last ones settle.",
+        "|".join(SCHEDULES),
+    ),
     "clip": Flag("Training", "Largest norm of all gradients together; 0 for no limit."),
     "epochs": Flag("Training", "Passes over the training data; --minutes replaces them."),
     "minutes": Flag("Training", "End with the first epoch after so many minutes."),

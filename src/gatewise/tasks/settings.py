@@ -122,6 +122,7 @@ class TaskSettings:
         "dropout": ("model", "dropout"),
         "optimizer": ("fit", "optimizer"),
         "lr": ("fit", "lr"),
+        "schedule": ("fit", "schedule"),
         "clip": ("fit", "clip"),
         "epochs": ("fit", "epochs"),
         "minutes": ("fit", "minutes"),
@@ -150,12 +151,12 @@ class TaskSettings:
         begin = cls.DEFAULTS if recipe is None else cls.RECIPES[recipe]
         given = {flag: value for flag, value in flags.items() if value is not None}
         values = {section.name: dict(begin.get(section.name, {})) for section in fields(cls)}
+        if recipe is None:
+            values["fit"] = cls._limited(values["fit"], given)
         cls.adjust(values, given, recipe)
         for flag, value in given.items():
             section, name = cls.FLAGS[flag]
             values[section][name] = tuple(value) if isinstance(value, list) else value
-        if recipe is None and "minutes" in given and "epochs" not in given:
-            values["fit"]["epochs"] = None
         return cls._from(values)
 
     @classmethod
@@ -172,8 +173,14 @@ class TaskSettings:
     @classmethod
     def fit_settings(cls, **given: Any) -> FitSettings:
         """`FitSettings` with the defaults of this task; minutes without epochs take the place of the default epochs."""
-        epochs = {} if given.get("minutes") is None else {"epochs": None}
-        return FitSettings(**{**cls.DEFAULTS.get("fit", {}), **epochs, **given})
+        return FitSettings(**{**cls._limited(cls.DEFAULTS.get("fit", {}), given), **given})
+
+    @staticmethod
+    def _limited(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults of training, where minutes alone are given: nobody knows then which epoch is the last."""
+        if given.get("minutes") is None or given.get("epochs") is not None:
+            return dict(defaults)
+        return {**defaults, "epochs": None, "schedule": "constant"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -120,7 +120,6 @@ class ClassifySettings(TaskSettings):
         "bidirectional": ("model", "bidirectional"),
         "pool": ("model", "pool"),
         "noise": ("model", "noise"),
-        "schedule": ("fit", "schedule"),
         **TaskSettings.FLAGS,
     }
     # Chosen by cross-validation within the 270 training sequences of japanese-vowels: see docs/classify.md.
@@ -128,14 +127,3 @@ class ClassifySettings(TaskSettings):
         "model": {"hidden_size": 128, "noise": 0.6},
         "fit": {"lr": 3e-3, "schedule": "linear", "epochs": 100},
     }
-
-    @classmethod
-    def adjust(cls, values: dict[str, dict[str, Any]], given: Mapping[str, Any], recipe: str | None) -> None:
-        super().adjust(values, given, recipe)
-        if "minutes" in given and "epochs" not in given:
-            values["fit"]["schedule"] = "constant"  # nobody knows which epoch is the last
-
-    @classmethod
-    def fit_settings(cls, **given: Any) -> FitSettings:
-        unlimited = given.get("minutes") is not None and given.get("epochs") is None
-        return super().fit_settings(**{**({"schedule": "constant"} if unlimited else {}), **given})

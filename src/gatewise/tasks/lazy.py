@@ -19,6 +19,8 @@ def lazy(
         needs: by module, the optional packages that it imports.
     """
     modules = {name: module for module, names in home.items() for name in names}
+    # Once imported, a module is an attribute of its package, and would hide a function of the same name.
+    assert not modules.keys() & home.keys(), modules.keys() & home.keys()
 
     def get(name: str) -> Any:
         if name not in modules:

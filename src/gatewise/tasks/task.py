@@ -215,7 +215,11 @@ class Task(Generic[S, D, M]):
         file = run.best if which == "best" else run.last
         if not file.exists():
             raise InputError(f"{run.path} has no {which} checkpoint yet: train on with --resume {run.path}")
-        model = self._built(self.cell_of(run), self.facts_of(run), settings)
+        cell, facts = self.cell_of(run), self.facts_of(run)
+        try:
+            model = self._built(cell, facts, settings)
+        except (TypeError, KeyError, AttributeError, IndexError) as error:  # JSON, but not the task's
+            raise _damaged(run.path / self.facts_file, error) from error
         weights = checkpoint.load(file)["state_dict"]
         try:
             model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})

@@ -143,6 +143,10 @@ def test_from_python_with_sequences_of_ones_own(tmp_path):
     assert found == model.eval().predict(data.test)  # nothing was held out: the last weights
     assert sum(a == b for a, b in zip(found, data.test.y, strict=True)) >= 18
     assert loaded.predict([[[90, 150]], [[90, 50], [80, 150]]]) == ["1", "0"]
+    for damaged in ("[]", '{"labels": ["0", "1"]}', "{"):
+        (tmp_path / "run" / "classes.json").write_text(damaged)
+        with pytest.raises(InputError, match="damaged"):
+            classify.load(tmp_path / "run")
     with pytest.raises(InputError, match="begun from Python with data of its own"):
         classify.resume(tmp_path / "run", epochs=30)
 

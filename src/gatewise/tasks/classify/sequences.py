@@ -158,8 +158,21 @@ class Facts:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Facts":
-        """The facts as `dataclasses.asdict` gave them; TypeError or KeyError for anything else."""
-        return cls(**{name.name: values[name.name] for name in fields(cls)})
+        """The facts as `dataclasses.asdict` gave them.
+
+        Raises:
+            InputError: they are something else.
+        """
+        try:
+            facts = cls(**{name.name: values[name.name] for name in fields(cls)})
+            sizes = {len(facts.features), len(facts.mean), len(facts.std)}
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"the classes of the run are damaged ({error}): restore the folder, or train anew"
+            ) from error
+        if len(sizes) > 1:
+            raise InputError("the classes of the run are damaged (of unequal sizes): restore the folder, or train anew")
+        return facts
 
     def inputs(self, sequences: Sequences) -> list[Tensor]:
         """Standardised steps, a float32 (T, I) for each sequence.

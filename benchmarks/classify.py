@@ -41,8 +41,6 @@ TRIED = [
     ("one direction", {"bidirectional": False}),
     ("64 units", {"hidden": 64}),
     ("mean over the steps", {"pool": "mean"}),
-    ("noise 1", {"noise": 1.0}),
-    ("two layers, dropout 0.3", {"layers": 2, "dropout": 0.3}),
 ]
 FOLDS = 5
 

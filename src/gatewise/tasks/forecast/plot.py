@@ -105,7 +105,7 @@ def forecast_picture(table: pd.DataFrame, panel: Panel, season: int, title: str)
             # The forecast's line begins where the history ends.
             ahead = np.concatenate([times[-1:], part["time"].to_numpy()])
             if part["truth"].notna().any():
-                ax.plot(ahead, [values[-1], *part["truth"]], color=TRUTH, linewidth=1.3, linestyle=":", label="truth")
+                ax.plot(ahead, [values[-1], *part["truth"]], color=TRUTH, linewidth=1.3, linestyle=":", zorder=3, label="truth")
             for k in range(len(levels) // 2):
                 low, high = levels[k], levels[-1 - k]
                 share = 100 * (float(high[1:]) - float(low[1:]))

@@ -94,6 +94,28 @@ def test_direct_decoding_by_hand():
     assert torch.equal(net(past, first, *usual, 2), net(past, first, *usual)[:2])
 
 
+def test_the_median_is_fed_back_with_its_own_phase_and_difference():
+    torch.manual_seed(0)
+    choices = {"normalise": "series", "residual": "seasonal", "features": "phase", "quantiles": "0.2,0.5,0.9"}
+    net = Forecaster("gru", facts(), hidden_size=H, decode="autoregressive", **choices)
+    past, first, *usual = windows(1)
+    gru = torch.nn.GRU(4, H)
+    gru.load_state_dict(net.layer.state_dict())
+    z = list(((past - usual[0]) / usual[1]).float())
+    state, medians = None, []
+    for t in range(T + 5):
+        if t >= T:  # what was forecast for this step comes in
+            z.append(medians[-1])
+        change = z[t] - z[t - 4] if t >= 4 else torch.zeros(B, 1)
+        angle = (2 * torch.pi * ((first + t) % 4) / 4)[:, None]
+        out, state = gru(torch.cat((z[t], change, angle.sin(), angle.cos()), 1)[None], state)
+        if t >= T - 1:
+            medians.append(net.output(out[0])[:, 1:2] + z[t - 3])
+    expected = usual[0] + usual[1] * torch.stack(medians)
+    forecast = net(past, first, *usual)
+    torch.testing.assert_close(forecast[..., 1], expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("decode", ["direct", "autoregressive"])
 @pytest.mark.parametrize("residual", ["seasonal", "naive"])
 def test_a_net_that_adds_nothing_is_the_naive_forecast(decode, residual):

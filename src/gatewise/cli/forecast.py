@@ -130,7 +130,10 @@ def forecast(
         ),
     ] = None,
     series: Annotated[str | None, typer.Option(help="Only this series of many.", show_default="all")] = None,
-    checkpoint: Annotated[str, typer.Option(help="Which weights.", metavar="best|last")] = "best",
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Which weights.", show_default="best; last without a held-out part", metavar="best|last"),
+    ] = None,
 ) -> None:
     """Forecast with a trained net; writes forecast.csv and forecast.png into the run's folder."""
     with one_line_errors():

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from gatewise.inspect.plots import COLOURS, STYLE
@@ -33,6 +34,7 @@ def picture(found: Backtest, data: ForecastData, title: str) -> bytes:
         for ax, (series, target) in zip(axes, shown, strict=False):
             _through_the_test(ax, found, data, series, target)
         axes[0].set_title(title)
+        axes[0].legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
         _by_step(axes[-1], found)
         return _png(figure)
 
@@ -68,7 +70,15 @@ def _through_the_test(ax: Axes, found: Backtest, data: ForecastData, k: int, d: 
     ax.set_ylabel(found.targets[d] + (f"\n{series.name}" if series.name else ""))
     ax.margins(x=0.01)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
-    ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
+    _dated(ax, times)
+
+
+def _dated(ax: Axes, times: Any) -> None:
+    """Short dates under the axis, where the times are dates."""
+    if np.issubdtype(np.asarray(times).dtype, np.datetime64):
+        locator = AutoDateLocator(maxticks=9)  # type: ignore[no-untyped-call]
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def _by_step(ax: Axes, found: Backtest) -> None:
@@ -105,7 +115,15 @@ def forecast_picture(table: pd.DataFrame, panel: Panel, season: int, title: str)
             # The forecast's line begins where the history ends.
             ahead = np.concatenate([times[-1:], part["time"].to_numpy()])
             if part["truth"].notna().any():
-                ax.plot(ahead, [values[-1], *part["truth"]], color=TRUTH, linewidth=1.3, linestyle=":", label="truth")
+                ax.plot(
+                    ahead,
+                    [values[-1], *part["truth"]],
+                    color=TRUTH,
+                    linewidth=1.3,
+                    linestyle=":",
+                    zorder=3,
+                    label="truth",
+                )
             for k in range(len(levels) // 2):
                 low, high = levels[k], levels[-1 - k]
                 share = 100 * (float(high[1:]) - float(low[1:]))
@@ -115,7 +133,8 @@ def forecast_picture(table: pd.DataFrame, panel: Panel, season: int, title: str)
             ax.set_ylabel(f"{target}\n{name}" if name else str(target))
             ax.margins(x=0.01)
             ax.grid(axis="y", color=GRID, linewidth=0.8)
-            ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 0.98))
+            _dated(ax, times)
+        axes[0].legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 0.98))
         axes[0].set_title(title)
         return _png(figure)
 

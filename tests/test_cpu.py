@@ -329,7 +329,23 @@ def state_of_means(x, h, c):  # type: ignore[no-untyped-def]
     return torch.tanh(x.a + h.a * c), torch.mean(c)
 
 
-@pytest.mark.parametrize("cell", [added_mean, projected_mean, means_multiplied, state_of_means], ids=lambda c: c.name)
+@gatewise.cell(gates="a b")
+def mean_projected(x, h):  # type: ignore[no-untyped-def]
+    m = torch.mean(h)
+    return torch.tanh(x.a + m.a + torch.mean(x.b).b) + 0.1 * m
+
+
+@gatewise.cell(gates="a b")
+def mean_projected_twice(x, h):  # type: ignore[no-untyped-def]
+    m = torch.mean(h)
+    return torch.tanh(x.a + m.a + torch.sigmoid(x.b) * m.b).hr
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [added_mean, projected_mean, means_multiplied, state_of_means, mean_projected, mean_projected_twice],
+    ids=lambda c: c.name,
+)
 def test_means_wherever_they_are_read(cell: gatewise.Graph) -> None:
     for hidden in (3, 8, 17, 40, 130):
         for batch in (1, 2, 13, 40):

@@ -297,7 +297,7 @@ class Weight:
         self.matrix = matrix
 
     def __pow__(self, a: Tensor) -> Tensor:
-        return self.matrix @ a
+        return self.matrix @ a.expand(self.matrix.shape[1])  # a mean is one number for all units
 
 
 def of_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -396,9 +396,9 @@ class Step:
             elif node.op == "input":
                 value = self.weights[f"W_i{word}"] @ self.weights["x_t"] + self.weights[f"b_i{word}"]
             elif node.op == "project":
-                value = self.weights[f"W_h{word}"] @ args[0] + self.weights[f"b_h{word}"]
+                value = self.weights[f"W_h{word}"] @ args[0].expand(units) + self.weights[f"b_h{word}"]
             elif node.op == "output":
-                value = hr @ args[0]
+                value = hr @ args[0].expand(units)
             elif node.op in OPS:
                 value = OPS[node.op].run(*args, **dict(node.params))
             else:

@@ -209,10 +209,10 @@ class Compiler:
         if self.nodes[i].op != "const" and i not in self.homes:
             self.store(i, ("scratch", f"%{i}"), 0, 1)
 
-    def store(self, i: int, key: Key, part: int, parts: int) -> None:
+    def store(self, i: int, key: Key, part: int, parts: int, whole: bool = False) -> None:
         size = self.sizes[i]
         if key not in self.arrays:
-            self.scratch.append((key, "1" if i in self.shared and parts == 1 else size, parts))
+            self.scratch.append((key, "1" if i in self.shared and not whole else size, parts))
         self.array(key)
         self.stores.append(Store(i, key, part, size))
         self.homes.setdefault(i, self.stores[-1])
@@ -222,7 +222,10 @@ class Compiler:
         args = self.args(i)
         if len(args) == 1 and (key := self.leaf(args[0])):
             return key
-        homes = [[s for s in self.stores if s.node == a and s.array[0] != "total"] for a in args]
+        # What all units share is stored once, and a product reads it for every unit.
+        homes = [
+            [s for s in self.stores if s.node == a and s.array[0] != "total" and a not in self.shared] for a in args
+        ]
         for first in homes[0]:  # an array that has just these values, in this order, and no others
             same = [s for s in self.stores if s.array == first.array]
             if sorted((s.part, s.node) for s in same) == list(enumerate(args)):
@@ -231,7 +234,7 @@ class Compiler:
         for part, a in enumerate(args):
             if self.sizes[a] == "1":
                 raise Refusal("a projection of a number")
-            self.store(a, key, part, len(args))
+            self.store(a, key, part, len(args), whole=True)
         return key
 
     # --- the tape ------------------------------------------------------------------------------------

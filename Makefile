@@ -22,8 +22,9 @@ help:  ## list the targets
 train: $(READY)  ## train a small GRU on text, two minutes
 	$(BIN)/gatewise train text --minutes 2
 
+# Two processes of one thread each: of more threads, small nets wait for one another.
 test: $(READY)  ## run the tests; ARGS="-k gru" goes to pytest
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 sanitize: $(READY)  ## run the C++ kernels under sanitizers
 	@$(BIN)/python tests/sanitize/programs.py .venv/sanitize-programs

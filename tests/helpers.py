@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -186,3 +188,19 @@ def assert_same_run(one, other):
     assert tensors.keys() == other_tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, other_tensors[name]), name
+
+
+def interrupt_at(monkeypatch, trainee, batches, times=1):
+    """Ctrl-C, as often as told, while a trainee's batch with that number is learned."""
+    counted = []
+    loss = trainee.loss
+
+    def counting(self, batch, state):
+        if self.training:
+            counted.append(1)
+            if len(counted) == batches:
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+        return loss(self, batch, state)
+
+    monkeypatch.setattr(trainee, "loss", counting)

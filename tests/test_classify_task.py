@@ -1,13 +1,11 @@
 """Whole trainings of classifiers: what they learn, leave behind, and how they stop and go on."""
 
 import csv
-import os
 import random
-import signal
 
 import pytest
 import torch
-from helpers import assert_same_run
+from helpers import assert_same_run, interrupt_at
 
 from gatewise.tasks import checkpoint, classify
 from gatewise.tasks.classify import training
@@ -92,21 +90,6 @@ def test_tagging_a_file_from_the_command_line(tmp_path, run):
     assert "line 3: hum is missing" in run("classify", str(folder), str(tmp_path / "d.csv"))[2]
 
 
-def interrupt_at(monkeypatch, batches):
-    """Ctrl-C while the batch with that number is learned."""
-    counted = []
-    loss = training.ClassifyTrainee.loss
-
-    def counting(self, batch, state):
-        if self.training:
-            counted.append(1)
-            if len(counted) == batches:
-                os.kill(os.getpid(), signal.SIGINT)
-        return loss(self, batch, state)
-
-    monkeypatch.setattr(training.ClassifyTrainee, "loss", counting)
-
-
 @pytest.mark.parametrize("batch", [3, 8])  # of 6 an epoch
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch, batch):
     pytest.importorskip("pandas")
@@ -114,7 +97,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_pa
     settings = ClassifySettings.of(data=data, layers=2, dropout=0.4, cell="lstm", **SMALL)
     classify.train(settings, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        interrupt_at(patch, batch)
+        interrupt_at(patch, training.ClassifyTrainee, batch)
         with pytest.raises(KeyboardInterrupt, match="to go on: --resume"):
             classify.train(settings, tmp_path / "run")
     assert checkpoint.load(tmp_path / "run" / "last.safetensors")["global_step"] == batch

@@ -2,17 +2,17 @@
 
 import csv
 import os
-import signal
 
 import numpy as np
 import pytest
 import torch
+from helpers import assert_same_run, interrupt_at
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("lightning")
 pytest.importorskip("statsmodels")
 
-from gatewise.tasks import checkpoint, forecast  # noqa: E402
+from gatewise.tasks import forecast  # noqa: E402
 from gatewise.tasks.errors import InputError  # noqa: E402
 from gatewise.tasks.forecast import training  # noqa: E402
 
@@ -51,15 +51,6 @@ def trained(tmp_path_factory):
     waves().to_csv(folder / "waves.csv", index=False)
     result = forecast.train(settings(str(folder / "waves.csv"), epochs=12, lr=0.01), folder / "run")
     return folder, result
-
-
-def weights(folder):
-    kept = checkpoint.load(folder / "last.safetensors")
-    tensors = dict(kept["state_dict"])
-    for number, values in kept["optimizer_states"][0]["state"].items():
-        tensors.update({f"{number}.{name}": value for name, value in values.items()})
-    (history,) = kept["callbacks"].values()
-    return tensors, [{key: value for key, value in row.items() if key != "seconds"} for row in history["rows"]]
 
 
 def test_a_training_leaves_a_table_a_verdict_and_a_picture(trained):
@@ -148,35 +139,17 @@ def test_no_method_of_the_table_sees_what_comes_after_its_origin():
     assert (one.scale == other.scale).all()
 
 
-def interrupt_at(monkeypatch, batches):
-    """Ctrl-C while the batch with that number is learned."""
-    counted = []
-    loss = training.ForecastTrainee.loss
-
-    def counting(self, batch, state):
-        if self.training:
-            counted.append(1)
-            if len(counted) == batches:
-                os.kill(os.getpid(), signal.SIGINT)
-        return loss(self, batch, state)
-
-    monkeypatch.setattr(training.ForecastTrainee, "loss", counting)
-
-
 @pytest.mark.parametrize("choices", [{"layers": 2, "dropout": 0.3}, {"decode": "autoregressive", "cell": "lstm"}])
 def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(source, tmp_path, monkeypatch, choices):
     chosen = settings(source, **choices, test=0.0)
     forecast.train(chosen, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 7)
+        interrupt_at(patch, training.ForecastTrainee, 7)
         with pytest.raises(KeyboardInterrupt, match="stopped; to go on: --resume"):
             forecast.train(chosen, tmp_path / "run")
     assert not (tmp_path / "run" / "backtest.txt").exists()
     forecast.resume(tmp_path / "run")
-    (tensors, rows), (others, other_rows) = weights(tmp_path / "whole"), weights(tmp_path / "run")
-    assert rows == other_rows
-    assert tensors.keys() == others.keys()
-    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
     assert "nothing is known of the errors" in (tmp_path / "run" / "backtest.txt").read_text()
     table = waves()
     table.loc[3, "a"] += 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_run, state_of_run
+from helpers import assert_same_run, interrupt_at, state_of_run
 from torch.nn import functional as F
 
 import gatewise
@@ -102,29 +102,13 @@ def test_the_training_is_the_books(tmp_path, sampling):
     assert min(norms) < 0.25 < max(norms)  # the clipping was seen at work, and idle
 
 
-def interrupt_at(monkeypatch, batches, times=1):
-    """Ctrl-C, as often as told, while the batch with that number is learned."""
-    counted = []
-    loss = training.TextTrainee.loss
-
-    def counting(self, batch, state):
-        if self.training:
-            counted.append(1)
-            if len(counted) == batches:
-                for _ in range(times):
-                    os.kill(os.getpid(), signal.SIGINT)
-        return loss(self, batch, state)
-
-    monkeypatch.setattr(training.TextTrainee, "loss", counting)
-
-
 @pytest.mark.parametrize("batch", [1, 17, 41])  # 41 is an epoch's last
 def test_ctrl_c_finishes_the_batch_saves_and_the_run_goes_on(source, tmp_path, monkeypatch, batch):
     settings = text.TextSettings.of(data=source, **SMALL)
     text.train(settings, tmp_path / "whole")
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        interrupt_at(patch, batch)
+        interrupt_at(patch, training.TextTrainee, batch)
         with pytest.raises(KeyboardInterrupt, match=f"stopped; to go on: --resume {tmp_path / 'run'}"):
             text.train(settings, tmp_path / "run")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -134,7 +118,7 @@ def test_ctrl_c_finishes_the_batch_saves_and_the_run_goes_on(source, tmp_path, m
 
 
 def test_a_second_ctrl_c_stops_at_once(source, tmp_path, monkeypatch):
-    interrupt_at(monkeypatch, 5, times=2)
+    interrupt_at(monkeypatch, training.TextTrainee, 5, times=2)
     with pytest.raises(KeyboardInterrupt, match="stopped before the first checkpoint"):
         text.train(text.TextSettings.of(data=source, **SMALL), tmp_path / "run")
     assert not (tmp_path / "run" / "last.safetensors").exists()
@@ -175,7 +159,7 @@ def test_minutes_end_an_epoch_and_count_earlier_sittings(source, tmp_path):
 
 def test_the_steps_that_are_saved_within_an_epoch_carry_the_state_and_the_place(source, tmp_path, monkeypatch):
     monkeypatch.setattr(keeper, "BATCH_PAUSE", 0.0)
-    interrupt_at(monkeypatch, 10)
+    interrupt_at(monkeypatch, training.TextTrainee, 10)
     with pytest.raises(KeyboardInterrupt):
         text.train(text.TextSettings.of(data=source, **SMALL, cell="lstm"), tmp_path / "run")
     kept = checkpoint.load(tmp_path / "run" / "last.safetensors")

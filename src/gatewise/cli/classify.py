@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import Flag, list_files, train_command
+from gatewise.cli.train import CHECKPOINT, Flag, helped, list_files, train_command
 from gatewise.tasks.classify.settings import PERS, POOLS, READS, ClassifySettings
 
 if TYPE_CHECKING:
@@ -84,10 +84,8 @@ def classify(
             metavar="FILE",
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="CSV file to write.", show_default="standard output")] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="Which weights.", metavar="best|last", show_default="those that were tested")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help=helped("CSV file to write.", "standard output"))] = None,
+    checkpoint: CHECKPOINT = None,
 ) -> None:
     """Label new sequences with a trained model: a line each, with the probability of every class."""
     with one_line_errors():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import Flag, list_files, train_command
+from gatewise.cli.train import CHECKPOINT, Flag, helped, list_files, train_command
 from gatewise.tasks.forecast.settings import (
     DECODINGS,
     FEATURES,
@@ -112,28 +112,23 @@ train_forecast = train_command(
 
 def forecast(
     run: Annotated[Path, typer.Argument(help="Folder that a training wrote.", metavar="RUN")],
-    horizon: Annotated[int | None, typer.Option(help="Steps to forecast.", show_default="as in training")] = None,
+    horizon: Annotated[int | None, typer.Option(help=helped("Steps to forecast.", "as in training"))] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="A file with the same columns, such as one with later values.",
-            show_default="what it was trained on",
+            help=helped("A file with the same columns, such as one with later values.", "what it was trained on"),
             metavar="FILE",
         ),
     ] = None,
     origin: Annotated[
         str | None,
         typer.Option(
-            help="Last time that the forecast may know, so that the truth can be shown.",
-            show_default="the end",
+            help=helped("Last time that the forecast may know, so that the truth can be shown.", "the end"),
             metavar="TIME",
         ),
     ] = None,
-    series: Annotated[str | None, typer.Option(help="Only this series of many.", show_default="all")] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(help="Which weights.", show_default="best; last without a held-out part", metavar="best|last"),
-    ] = None,
+    series: Annotated[str | None, typer.Option(help=helped("Only this series of many.", "all"))] = None,
+    checkpoint: CHECKPOINT = None,
 ) -> None:
     """Forecast with a trained net; writes forecast.csv and forecast.png into the run's folder."""
     with one_line_errors():

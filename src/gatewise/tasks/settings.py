@@ -98,6 +98,16 @@ class LayerSettings:
         if self.dropout and self.num_layers == 1:
             raise InputError("dropout acts between layers and there is one: add --layers 2, or leave --dropout out")
 
+    @classmethod
+    def of_layer(cls, layer: Any, **others: Any) -> Self:
+        """The settings of which a layer with the same parameters can be built; `others` are the task's own."""
+        sizes = {field.name: getattr(layer, field.name) for field in fields(LayerSettings) if field.name != "cell"}
+        return cls(cell=layer.cell.name, **sizes, **others)
+
+    def sizes(self) -> dict[str, Any]:
+        """All but the cell's name, for a model whose cell is given."""
+        return {name: value for name, value in asdict(self).items() if name != "cell"}
+
 
 @dataclass(frozen=True)
 class TaskSettings:

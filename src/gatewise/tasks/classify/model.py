@@ -119,16 +119,8 @@ class Classifier(nn.Module):
 
     def settings(self) -> ModelSettings:
         """The sizes, as settings from which a model with the same parameters can be built."""
-        layer = self.layer
-        return ModelSettings(
-            cell=layer.cell.name,
-            hidden_size=layer.hidden_size,
-            num_layers=layer.num_layers,
-            dropout=layer.dropout,
-            bidirectional=layer.bidirectional,
-            pool=self.pool,
-            noise=self.noise,
-        )
+        bidirectional = self.layer.bidirectional
+        return ModelSettings.of_layer(self.layer, bidirectional=bidirectional, pool=self.pool, noise=self.noise)
 
 
 def loss(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -43,9 +43,7 @@ class ClassifyTask(Task[ClassifySettings, ClassifyData, Classifier]):
         return asdict(data.facts)
 
     def build(self, cell: "gatewise.Graph", facts: Any, settings: ClassifySettings) -> Classifier:
-        sizes = asdict(settings.model)
-        del sizes["cell"]  # its name; the cell itself is given
-        return Classifier(cell, Facts.from_dict(facts), **sizes)
+        return Classifier(cell, Facts.from_dict(facts), **settings.model.sizes())
 
     def trainee(self, model: Classifier, data: ClassifyData, settings: ClassifySettings) -> "ClassifyTrainee":
         from gatewise.tasks.classify.training import ClassifyTrainee

@@ -1,7 +1,7 @@
 """The task `forecast`, and runs of it read back."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,7 @@ class ForecastTask(Task[ForecastSettings, ForecastData, Forecaster]):
         return data.facts()
 
     def build(self, cell: "gatewise.Graph", facts: dict[str, Any], settings: ForecastSettings) -> Forecaster:
-        sizes = asdict(settings.model)
-        del sizes["cell"]  # its name; the cell itself is given
-        try:
-            return Forecaster(cell, facts, **sizes)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{self.facts_file} is damaged ({error}): restore it, or train anew") from error
+        return Forecaster(cell, facts, **settings.model.sizes())
 
     def trainee(self, model: Forecaster, data: ForecastData, settings: ForecastSettings) -> "ForecastTrainee":
         from gatewise.tasks.forecast.training import ForecastTrainee

@@ -76,15 +76,7 @@ class LanguageModel(nn.Module):
 
     def settings(self) -> ModelSettings:
         """The sizes, as settings from which a model with the same parameters can be built."""
-        layer = self.layer
-        return ModelSettings(
-            cell=layer.cell.name,
-            hidden_size=layer.hidden_size,
-            num_layers=layer.num_layers,
-            dropout=layer.dropout,
-            bias=layer.bias,
-            proj_size=layer.proj_size,
-        )
+        return ModelSettings.of_layer(self.layer, bias=self.layer.bias, proj_size=self.layer.proj_size)
 
 
 def _check(layer: Any, vocabulary: Vocabulary) -> None:

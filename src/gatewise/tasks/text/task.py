@@ -1,7 +1,7 @@
 """The task `text`, and runs of it read back."""
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,7 @@ class TextTask(Task[TextSettings, TextData, LanguageModel]):
         return data.vocabulary.tokens
 
     def build(self, cell: "gatewise.Graph", facts: list[str], settings: TextSettings) -> LanguageModel:
-        sizes = asdict(settings.model)
-        del sizes["cell"]  # its name; the cell itself is given
-        return LanguageModel(cell, Vocabulary(facts), **sizes)
+        return LanguageModel(cell, Vocabulary(facts), **settings.model.sizes())
 
     def trainee(self, model: LanguageModel, data: TextData, settings: TextSettings) -> "TextTrainee":
         from gatewise.tasks.text.training import TextTrainee

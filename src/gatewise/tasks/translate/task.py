@@ -1,6 +1,5 @@
 """The task `translate`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +39,8 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
     def build(self, cell: "gatewise.Graph", facts: dict[str, list[str]], settings: TranslateSettings) -> Translator:
         if not isinstance(facts, dict) or set(facts) != {"source", "target"}:
             raise ValueError(f"{self.facts_file} is damaged: restore it, or train anew")
-        sizes = asdict(settings.model)
-        del sizes["cell"]  # its name; the cell itself is given
         source, target = (Language(facts[side], cutter) for side, cutter in cutters(settings.data).items())
-        return Translator(cell, source, target, settings.data.longest, **sizes)
+        return Translator(cell, source, target, settings.data.longest, **settings.model.sizes())
 
     def trainee(self, model: Translator, data: PairData, settings: TranslateSettings) -> "TranslateTrainee":
         from gatewise.tasks.translate.training import TranslateTrainee

@@ -1,5 +1,6 @@
 """The command line, a thin skin over the library: one module for each group of commands."""
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -37,4 +38,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """The console command `gatewise`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks is no reason to stop
+            stream.reconfigure(errors="replace")
     app()

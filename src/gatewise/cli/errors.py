@@ -27,7 +27,9 @@ def one_line_errors() -> Iterator[None]:
             raise InputError(str(error)) from error
         except (MemoryError, RuntimeError) as error:
             # torch's allocators raise RuntimeError, and a subclass of it on a GPU; only the text tells.
-            if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+            if not isinstance(error, MemoryError) and not re.search(
+                "allocate memory|out of memory|[Ss]torage size", str(error)
+            ):
                 raise
             raise InputError(
                 "not enough memory for this model: lower --hidden, --layers, --batch or --steps"

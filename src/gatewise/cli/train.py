@@ -53,8 +53,8 @@ COMMON = {
         "|".join(SCHEDULES),
     ),
     "clip": Flag("Training", "Largest norm of all gradients together; 0 for no limit."),
-    "epochs": Flag("Training", "Passes over the training data; --minutes replaces them."),
-    "minutes": Flag("Training", "End with the first epoch after so many minutes."),
+    "epochs": Flag("Training", "Passes over the training data."),
+    "minutes": Flag("Training", "End with the first epoch after so many minutes; alone, there is no other limit."),
     "seed": Flag("Training", "Of first weights, order and dropout: the same seed, the same run."),
     "precision": Flag("Run", "Numbers to compute with.", "|".join(PRECISIONS)),
     "devices": Flag("Run", "Devices that share each batch."),
@@ -130,13 +130,14 @@ def train_command(
     def command(**given: Any) -> None:
         out, resume, chosen = given.pop("out"), given.pop("resume"), given.pop("recipe", None)
         places = (given.pop("data_dir"),) if downloads else ()
-        given = {flag.replace("_", "-"): value for flag, value in given.items()}
         with one_line_errors():
             if resume is not None and (out is not None or chosen is not None):
                 raise InputError("--resume takes folder and recipe from the run: leave --out and --recipe out")
-            wanted = settings.of(chosen, **given)  # wrong values are refused before torch is loaded
-            module = task()
-            result = module.resume(resume, *places, **given) if resume else module.train(wanted, out, *places)
+            if resume is not None:
+                result = task().resume(resume, *places, **given)
+            else:
+                wanted = settings.of(chosen, **given)  # wrong values are refused before torch is loaded
+                result = task().train(wanted, out, *places)
             from gatewise.tasks.fit import is_first_process
 
             if is_first_process():

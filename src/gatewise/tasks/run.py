@@ -131,7 +131,7 @@ class Run:
         try:
             settings = json.loads(self.read(SETTINGS))
             task, form = settings["task"], settings["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{self.path / SETTINGS} is damaged ({error}): restore it, or train anew") from error
         if not isinstance(task, str) or form != FORMAT:
             raise InputError(f"{self.path / SETTINGS} has format {form!r}, expected {FORMAT}: update gatewise")

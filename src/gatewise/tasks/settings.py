@@ -3,9 +3,11 @@
 Free of torch, as a task's own settings are, so that the command line can show the defaults without loading it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self, get_type_hints
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from gatewise.tasks.errors import InputError, choose
 
@@ -13,6 +15,7 @@ OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 ACCELERATORS = ("auto", "cpu", "gpu")
 SCHEDULES = ("constant", "linear")
+MOST_THREADS = 1024  # some thousands more, and the process is killed where they can't be started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class FitSettings:
         positive("lr", self.lr)
         positive("devices", self.devices)
         positive("threads", self.threads)
+        if self.threads > MOST_THREADS:
+            raise InputError(f"threads must be at most {MOST_THREADS}; got {self.threads}")
         if not self.clip >= 0:
             raise InputError(f"clip must be 0 (none) or more; got {self.clip}")
         if self.epochs is None and self.minutes is None:
@@ -159,15 +164,31 @@ class TaskSettings:
         if recipe is not None:
             choose("recipe", recipe, tuple(cls.RECIPES))
         begin = cls.DEFAULTS if recipe is None else cls.RECIPES[recipe]
-        given = {flag: value for flag, value in flags.items() if value is not None}
+        given = cls.given(flags)
         values = {section.name: dict(begin.get(section.name, {})) for section in fields(cls)}
         if recipe is None:
             values["fit"] = cls._limited(values["fit"], given)
         cls.adjust(values, given, recipe)
         for flag, value in given.items():
             section, name = cls.FLAGS[flag]
-            values[section][name] = tuple(value) if isinstance(value, list) else value
+            values[section][name] = value
         return cls._from(values)
+
+    @classmethod
+    def given(cls, flags: Mapping[str, Any]) -> dict[str, Any]:
+        """The flags that are not None, by their names in `FLAGS`, also for `split_seed`; lists as tuples.
+
+        Raises:
+            TypeError: there is no such flag.
+        """
+        found = {}
+        for name, value in flags.items():
+            flag = name.replace("_", "-")
+            if flag not in cls.FLAGS:
+                raise TypeError(f"{cls.__name__}: there is no choice {name!r}, expected one of {', '.join(cls.FLAGS)}")
+            if value is not None:
+                found[flag] = tuple(value) if isinstance(value, list) else value
+        return found
 
     @classmethod
     def adjust(cls, values: dict[str, dict[str, Any]], given: Mapping[str, Any], recipe: str | None) -> None:
@@ -211,6 +232,11 @@ class TaskSettings:
     @classmethod
     def _from(cls, values: Mapping[str, Mapping[str, Any]]) -> Self:
         types = get_type_hints(cls)
+        for section, named in values.items():
+            kinds = get_type_hints(types[section])
+            for name, value in named.items():
+                if name in kinds and not _is(value, kinds[name]):
+                    raise TypeError(f"{section}.{name} is {value!r}")
         return cls(**{section: types[section](**named) for section, named in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
@@ -221,6 +247,17 @@ class TaskSettings:
         """The value behind a flag of the command line."""
         section, field_name = self.FLAGS[name]
         return getattr(getattr(self, section), field_name)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value has a type as the settings' fields have them: str, int, float, bool, tuples, and unions."""
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is(value, part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is(item, get_args(kind)[0]) for item in value)
+    if isinstance(value, bool):  # which is an int for Python
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def share(what: str, value: float) -> None:
@@ -244,10 +281,11 @@ def check_seed(seed: int) -> None:
 
 
 def positive(what: str, value: float) -> None:
-    """Check that a number is above zero and finite.
+    """Check that a number is above zero and finite; a size or a count is below 2**31, too.
 
     Raises:
         InputError: it is not.
     """
-    if not 0 < value < float("inf"):
-        raise InputError(f"{what} must be above 0; got {value}")
+    most = 2**31 if isinstance(value, int) else math.inf
+    if not 0 < value < most:
+        raise InputError(f"{what} must be above 0{f' and below {most}' if value > 0 else ''}; got {value}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gatewise.tasks.trainee import Trainee
 
 CELL = "cell.txt"
+LIMITS = ("epochs", "minutes")
 
 
 class Data(Protocol):
@@ -80,6 +81,10 @@ class Task(Generic[S, D, M]):
 
     def model_settings(self, model: M) -> Any:
         """The section `model`: sizes from which a model with the same parameters can be built."""
+        raise NotImplementedError
+
+    def misfit(self, model: M, data: D) -> str | None:
+        """What of the model belongs to other data, such as "the vocabulary"; None if it was made for these."""
         raise NotImplementedError
 
     def finish(self, result: "Result", model: M, data: D, settings: S) -> None:
@@ -144,8 +149,9 @@ class Task(Generic[S, D, M]):
             out: the folder, new or empty; None takes the next free `runs/NAME-N`.
             resume: go on with the run in `out`, whose model and data were the same.
             logger: one for Lightning's Trainer, several, or False.
-            choices: `optimizer`, `lr`, `clip`, `epochs`, `minutes`, `seed`, `precision`, `devices`, `accelerator`,
-                `threads`; see `FitSettings`.
+            choices: `optimizer`, `lr`, `schedule`, `clip`, `epochs`, `minutes`, `seed`, `precision`, `devices`,
+                `accelerator`, `threads`; see `FitSettings`. A run that goes on keeps its own; `epochs` and `minutes`
+                set a new limit.
 
         Returns:
             The run's folder and its history.
@@ -155,13 +161,26 @@ class Task(Generic[S, D, M]):
             KeyboardInterrupt: stopped by Ctrl-C; the text says how to go on.
             OSError: the folder cannot be written.
         """
+        if (wrong := self.misfit(model, data)) is not None:
+            raise InputError(f"the model was not made for these data, {wrong} differs: make it from them")
         sections = {"data": data.settings, "model": self.model_settings(model)}
-        settings = self.Settings(**sections, fit=self.Settings.fit_settings(**choices))
         if not resume:
+            settings = self.Settings(**sections, fit=self.Settings.fit_settings(**choices))
             return self._begin(model, data, settings, out, logger)
         if out is None:
             raise InputError("resume=True needs out=…, the folder of the run that is to go on")
-        return self._go_on(model, data, settings, self.open(out), logger)
+        run = self.open(out)
+        settings = self.settings_of(run)
+        if model.layer.cell.text != run.read(CELL):  # type: ignore[union-attr]
+            raise InputError(f"the model's cell is not that of the run in {run.path}: give the model that was trained")
+        for section, now in sections.items():
+            for name, value in vars(now).items():
+                if name not in ("cell", "source"):  # names, of what has been compared or will be
+                    _same(name, value, getattr(getattr(settings, section), name), run)
+        limits = {name: choices.pop(name) for name in LIMITS if name in choices}
+        for name, value in choices.items():
+            _same(name, value, getattr(settings.fit, name, None), run)
+        return self._go_on(model, data, _limited(settings, limits), run, logger)
 
     def resume(self, path: str | os.PathLike[str], data_dir: Path | None = None, **flags: Any) -> "Result":
         """Go on with a run that was stopped or killed, from its last checkpoint; without one, from the beginning.
@@ -177,17 +196,11 @@ class Task(Generic[S, D, M]):
         """
         run = self.open(path)
         settings = self.settings_of(run)
-        given = {flag: value for flag, value in flags.items() if value is not None}
-        limits = {flag: given.pop(flag) for flag in ("epochs", "minutes") if flag in given}
+        given = settings.given(flags)
+        limits = {flag: given.pop(flag) for flag in LIMITS if flag in given}
         for flag, value in given.items():
-            value, begun = tuple(value) if isinstance(value, list) else value, settings.flag(flag)
-            if value != begun:
-                raise InputError(
-                    f"--{flag} {_shown(value)} contradicts the run in {run.path}, begun with {_shown(begun)}:"
-                    " leave it out"
-                )
-        if limits:
-            settings = replace(settings, fit=replace(settings.fit, **{"epochs": None, "minutes": None, **limits}))
+            _same(f"--{flag}", value, settings.flag(flag), run)
+        settings = _limited(settings, limits)
         if not settings.data.source:
             raise InputError(f"{run.path} was begun from Python with data of its own: go on there, fit(…, resume=True)")
         data = self.read(settings, data_dir)
@@ -270,7 +283,7 @@ class Task(Generic[S, D, M]):
         """
         try:
             return json.loads(run.read(self.facts_file))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(run.path / self.facts_file, error) from error
 
     def _built(self, cell: "gatewise.Graph", facts: Any, settings: S) -> M:
@@ -302,6 +315,8 @@ class Task(Generic[S, D, M]):
             raise InputError(
                 f"{source} is not what the run in {run.path} was begun with: restore it, or begin a new run"
             )
+        if self.facts_of(run) != json.loads(json.dumps(self.facts(data))):
+            raise InputError(f"{run.path / self.facts_file} is damaged: restore it, or train anew")
         settings = self.checked(settings, data)
         if loop.is_first_process():
             if run.last.exists():
@@ -335,6 +350,20 @@ def _loop() -> Any:
 
 def _damaged(what: Path | str, error: Exception) -> InputError:
     return InputError(f"{what} is damaged ({error}): restore it, or train anew")
+
+
+def _limited(settings: S, limits: dict[str, Any]) -> S:
+    """The settings with new limits, which take the place of both, if any is given."""
+    if not limits:
+        return settings
+    return replace(settings, fit=replace(settings.fit, **{**dict.fromkeys(LIMITS), **limits}))
+
+
+def _same(what: str, value: Any, begun: Any, run: Run) -> None:
+    if value != begun:
+        raise InputError(
+            f"{what} {_shown(value)} contradicts the run in {run.path}, begun with {_shown(begun)}: leave it out"
+        )
 
 
 def _shown(value: Any) -> str:

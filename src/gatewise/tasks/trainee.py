@@ -126,9 +126,9 @@ class Trainee(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _OPTIMIZERS[self.settings.optimizer](self.parameters(), lr=self.settings.lr)  # type: ignore[call-arg]
 
-    def on_train_epoch_start(self) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         settings = self.settings
-        if settings.schedule == "linear" and settings.epochs is not None:
+        if settings.schedule == "linear" and settings.epochs is not None:  # at each batch: an epoch may be taken up
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = settings.lr * (1 - self.current_epoch / settings.epochs)
 
@@ -138,7 +138,12 @@ class Trainee(LightningModule):
         self.trained.add(step)
         self.seen += step.terms
         self.log("train_loss", step.loss.detach(), batch_size=step.terms)  # for the user's loggers; the history is ours
-        return step.loss
+        if self.trainer.world_size == 1:
+            return step.loss
+        # Gradients are averaged over the processes: each loss counts by its share of the terms.
+        terms = self.all_gather(step.loss.new_tensor(step.terms))
+        assert isinstance(terms, Tensor)
+        return step.loss * (step.terms / terms.float().mean())
 
     def on_train_start(self) -> None:
         torch.set_num_threads(self.settings.threads)  # here, since Lightning's DDP launcher sets another number

@@ -53,6 +53,9 @@ class ClassifyTask(Task[ClassifySettings, ClassifyData, Classifier]):
     def model_settings(self, model: Classifier) -> ModelSettings:
         return model.settings()
 
+    def misfit(self, model: Classifier, data: ClassifyData) -> str | None:
+        return None if model.facts == data.facts else "what is kept of them (labels, features, their statistics)"
+
     def checked(self, settings: ClassifySettings, data: ClassifyData) -> ClassifySettings:
         data.training(world=settings.fit.devices)  # a batch that cannot be shared out is refused before all else
         return settings

@@ -49,6 +49,9 @@ class ForecastTask(Task[ForecastSettings, ForecastData, Forecaster]):
     def model_settings(self, model: Forecaster) -> ModelSettings:
         return model.settings
 
+    def misfit(self, model: Forecaster, data: ForecastData) -> str | None:
+        return None if model.facts == data.facts() else "what is kept of them (columns, horizon, statistics)"
+
     def checked(self, settings: ForecastSettings, data: ForecastData) -> ForecastSettings:
         """The settings as they are; what only the end of the training needs is asked for now."""
         check_shares(data.settings.batch, settings.fit.devices)

@@ -42,6 +42,9 @@ class TextTask(Task[TextSettings, TextData, LanguageModel]):
     def model_settings(self, model: LanguageModel) -> ModelSettings:
         return model.settings()
 
+    def misfit(self, model: LanguageModel, data: TextData) -> str | None:
+        return None if model.vocabulary.tokens == data.vocabulary.tokens else "the vocabulary"
+
     def checked(self, settings: TextSettings, data: TextData) -> TextSettings:
         """The settings, with a prompt and with prompts that can be read; and a batch that can be shared out."""
         data.training(world=settings.fit.devices)

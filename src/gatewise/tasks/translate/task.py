@@ -50,6 +50,11 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
     def model_settings(self, model: Translator) -> ModelSettings:
         return model.settings()
 
+    def misfit(self, model: Translator, data: PairData) -> str | None:
+        if self.facts(data) != {"source": model.source.tokens, "target": model.target.tokens}:
+            return "the vocabulary"
+        return None if model.longest == data.settings.longest else "longest"
+
     def checked(self, settings: TranslateSettings, data: PairData) -> TranslateSettings:
         """The settings; a batch that cannot be shared out, or a sample that is too long, is refused here."""
         check_shares(settings.data.batch, settings.fit.devices)

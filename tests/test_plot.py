@@ -16,6 +16,10 @@ def test_curves_are_a_figure_of_the_history(epochs, held_out):
     assert png != curves(history, "perplexity", "lstm")
 
 
+def test_a_dollar_is_a_dollar_and_what_the_font_lacks_is_no_warning():
+    assert curves([{"epoch": 1, "train_loss": 2.0}], "loss", r"gru on a$^$b $\frac$ 単語.tsv").startswith(b"\x89PNG")
+
+
 def test_infinite_values_leave_a_gap():
     rows = [{"epoch": 1, "train_perplexity": math.inf}, {"epoch": 2, "train_perplexity": 9.0}]
     assert curves(rows, "perplexity", "gru").startswith(b"\x89PNG")

@@ -102,6 +102,7 @@ def test_tokens():
     assert pieces.split("Mille-neuf-cent, non.") == ["mille", "-neuf", "-cent", ",", "non", "."]
     assert pieces.split("a - b --c -") == ["a", "-", "b", "-", "-c", "-"]
     assert pieces.join(pieces.split("mille-neuf-cent, non.")) == "mille-neuf-cent, non."
+    assert pieces.join(pieces.split("paris - lyon: stop!")) == "paris - lyon: stop!"
     assert data.Cutter("words", lower=False).split("I'm Tom.") == ["I'm", "Tom", "."]
     assert data.Cutter("characters").split("Va !") == ["V", "a", " ", "!"]
     assert data.Cutter("characters").join(["V", "a", " ", "!"]) == "Va !"

@@ -82,7 +82,7 @@ def test_what_cannot_be_translated_is_told():
         ("", "the sentence is empty: give at least one word"),
         ("  ", "the sentence is empty"),
         ("x q y xx q", r"the model never saw 'q', 'xx' in 'x q y xx q': use only .*such as x for xx.* --unknown"),
-        ("x " * 8, r"has 8 tokens, and the model was trained on up to 7: split it"),
+        ("x " * 8, r"has 8 tokens, and the model takes up to 7: split it"),
     ]:
         with pytest.raises(InputError, match=message):
             model.translate(text)

@@ -61,14 +61,16 @@ def test_the_attention_map_is_a_picture(swapped, tmp_path, run):
     assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run("translate", str(folder), "a v .", "--attention-map", str(tmp_path / "look.doc"))
     assert (code, err.count("\n")) == (2, 1)
-    assert "cannot be written as 'doc': choose one of" in err
+    assert "format is one of png, svg, pdf; got 'doc'" in err
+    assert "got ''" in run("translate", str(folder), "a v .", "--attention-map", ".")[2]
     code, _, err = run("translate", str(folder), "a v .", "b v .", "--attention-map", str(tmp_path / "x.png"))
     assert (code, "draws one sentence; got 2" in err) == (2, True)
 
 
 def test_several_sentences_and_files(swapped, tmp_path, run):
     folder = str(swapped[0].run.path)
-    (tmp_path / "in.txt").write_text("a v .\n\nd y .\n")
+    (tmp_path / "in.txt").write_text("a v .\nd y .\n")
+    (tmp_path / "gap.txt").write_text("a v .\n\nd y .\n")
     assert (
         run("translate", folder, "a v .", "d y .")[:2]
         == run("translate", folder, "--file", str(tmp_path / "in.txt"))[:2]
@@ -76,9 +78,10 @@ def test_several_sentences_and_files(swapped, tmp_path, run):
     for arguments, message in [
         (["a ! ."], "the model never saw '!' in 'a ! .'"),
         ([""], "the sentence is empty"),
-        (["a a a a a ."], "has 6 tokens, and the model was trained on up to 5"),
+        (["a a a a a ."], "has 6 tokens, and the model takes up to 5"),
         ([], "give sentences, each in quotation marks, or --file"),
         (["--file", str(tmp_path / "no.txt")], "there is no file"),
+        (["--file", str(tmp_path / "gap.txt")], "gap.txt, line 2 is empty"),
         (["a v .", "--beam", "0"], "beam must be 1"),
     ]:
         code, out, err = run("translate", folder, *arguments)
@@ -87,10 +90,11 @@ def test_several_sentences_and_files(swapped, tmp_path, run):
     assert run("translate", folder, "a ! .", "--unknown")[0] == 0
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
-    (damaged / "vocabularies.json").write_text("[]")
-    assert run("translate", str(damaged), "a v .")[::2] == (
-        2, "gatewise: vocabularies.json is damaged: restore it, or train anew\n"
-    )  # fmt: skip
+    for content in ("[]", "{}", '{"source": [1], "target": [2]}', '{"source": null, "target": []}'):
+        (damaged / "vocabularies.json").write_text(content)
+        code, out, err = run("translate", str(damaged), "a v .")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "vocabularies.json is damaged" in err
 
 
 def test_the_recipe_is_the_books_on_a_file_of_ones_own(tmp_path, run):

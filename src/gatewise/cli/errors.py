@@ -32,7 +32,7 @@ def one_line_errors() -> Iterator[None]:
             ):
                 raise
             raise InputError(
-                "not enough memory for this model: lower --hidden, --layers, --batch or --steps"
+                "not enough memory: lower --hidden, --layers or --batch (or --steps, --window, --beam)"
             ) from error
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

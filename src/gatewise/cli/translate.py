@@ -110,7 +110,7 @@ def translate(
             from gatewise.tasks.run import write
             from gatewise.tasks.translate.plot import attention_map as draw
 
-            write(attention_map, draw(found[0], attention_map.suffix.removeprefix(".").lower() or "png"))
+            write(attention_map, draw(found[0], attention_map.suffix.removeprefix(".").lower()))
         for translation in found:
             print(translation)
 
@@ -120,12 +120,13 @@ def _texts(sentences: list[str], file: Path | None) -> list[str]:
         raise InputError("give sentences, each in quotation marks, or --file with a sentence a line; one of the two")
     if file is None:
         return sentences
-    if not file.is_file():
+    if not file.exists() or file.is_dir():
         raise InputError(f"there is no file {file}: give a UTF-8 file with a sentence a line")
     try:
-        texts = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        texts = file.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    if not texts:
-        raise InputError(f"{file} is empty: give a sentence a line")
-    return texts
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            raise InputError(f"{file}, line {number} is empty: give a sentence a line")
+    return [text.strip() for text in texts]

@@ -38,3 +38,14 @@ def choose(what: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise InputError(f"{what} is one of {', '.join(choices)}; got {value!r}")
+
+
+def string(value: object) -> str:
+    """The value, if it is a string: what a file of JSON holds need not be.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, got {value!r}")
+    return value

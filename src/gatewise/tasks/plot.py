@@ -2,15 +2,19 @@
 
 import io
 import math
+import warnings
 from bisect import bisect
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from gatewise.inspect.plots import STYLE
+from gatewise.inspect import plots
 from gatewise.tasks.keeper import Row
 
+# Names of the user's stand in these pictures, in which a $ is a $ and begins no formula.
+STYLE: Any = {**plots.STYLE, "text.parse_math": False}
 # Labels of a logarithmic axis, more of them where it spans less: up to one decade, to two and a half, beyond.
 _DECADES = (1.0, 2.5)
 _MARKS = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,))
@@ -46,6 +50,13 @@ def curves(history: list[Row], metric: str, title: str) -> bytes:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(axis="y", color="#e5e7eb", linewidth=0.8)
         axes.legend(frameon=False)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
+        return rendered(figure)
+
+
+def rendered(figure: Figure, format: str = "png") -> bytes:
+    """A figure as the bytes of a file; a character that the font lacks is an empty box."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(file, format=format)
     return file.getvalue()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gatewise.tasks.download import fetch
-from gatewise.tasks.errors import InputError
+from gatewise.tasks.errors import InputError, string
 from gatewise.tasks.text.settings import DataSettings
 from gatewise.tasks.text.windows import InOrder, Windows
 
@@ -72,7 +72,7 @@ class Vocabulary:
     """
 
     def __init__(self, tokens: list[str]) -> None:
-        self.tokens = list(tokens)
+        self.tokens = list(map(string, tokens))
         self._ids = {token: i for i, token in enumerate(self.tokens)}
 
     @classmethod

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gatewise.tasks.download import fetch
-from gatewise.tasks.errors import InputError
+from gatewise.tasks.errors import InputError, string
 from gatewise.tasks.translate.settings import DataSettings
 from gatewise.tasks.translate.timetable import pairs as timetable
 
@@ -115,7 +115,7 @@ class Cutter:
         if self.tokens == "characters":
             return "".join(tokens)
         text = " ".join(tokens)
-        return re.sub(" ([,.-])", r"\1", text) if self.tokens == "pieces" else text
+        return re.sub(" ([,.!?]|-(?! |$))", r"\1", text) if self.tokens == "pieces" else text
 
 
 class Language:
@@ -127,7 +127,7 @@ class Language:
     """
 
     def __init__(self, tokens: list[str], cutter: Cutter) -> None:
-        self.tokens, self.cutter = list(tokens), cutter
+        self.tokens, self.cutter = list(map(string, tokens)), cutter
         # Without the first ones, so that a sentence in which `<eos>` is written does not end there.
         self._ids = {token: i for i, token in enumerate(self.tokens) if i >= len(SPECIAL)}
 

@@ -1,15 +1,15 @@
 """The attention map: where in the source the decoder looks as it writes each token of the target."""
 
-import io
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from gatewise.inspect.plots import STYLE
-from gatewise.tasks.errors import InputError
+from gatewise.tasks.errors import InputError, choose
+from gatewise.tasks.plot import STYLE, rendered
 from gatewise.tasks.translate.translation import Translation
 
+FORMATS = ("png", "svg", "pdf")
 INCHES = 0.24  # a cell's side
 
 
@@ -18,11 +18,12 @@ def attention_map(translation: Translation, format: str = "png") -> bytes:
 
     Args:
         translation: by a model with attention.
-        format: of the file, such as `"png"`, `"svg"` or `"pdf"`.
+        format: of the file: `"png"`, `"svg"` or `"pdf"`.
 
     Raises:
         InputError: the model has no attention, or there is no such format.
     """
+    choose("the picture's format", format, FORMATS)
     if translation.weights is None:
         raise InputError("the model has no attention to draw: train one with --attention additive")
     rows, columns = translation.weights.shape
@@ -45,14 +46,8 @@ def attention_map(translation: Translation, format: str = "png") -> bytes:
             spine.set_color("#9ca3af")
         bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.03, shrink=0.6, label="attention")
         bar.outline.set_visible(False)
-        file = io.BytesIO()
-        try:
-            figure.savefig(file, format=format)
-        except ValueError as error:
-            kinds = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
-            raise InputError(f"a picture cannot be written as {format!r}: choose one of {kinds}") from error
-    return file.getvalue()
+        return rendered(figure, format)
 
 
 def _shown(token: str) -> str:
-    return token.replace(" ", "·").replace("$", r"\$")
+    return token.replace(" ", "·")

@@ -17,7 +17,9 @@ def report(samples: list[Translation], asked: SampleSettings, cutter: Cutter, ju
         cutter: of the target.
         judged: the held-out sentences, or None.
     """
-    blocks = [] if judged is None else [_scores(judged), *_held_out(judged)]
+    blocks = ["Nothing was held out (--holdout 0), so nothing is known of new sentences."]
+    if judged is not None:
+        blocks = [_scores(judged), *_held_out(judged)]
     if samples:
         blocks.append(_asked(samples, asked, cutter))
     return "\n\n".join(blocks) + "\n"

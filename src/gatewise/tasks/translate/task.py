@@ -37,8 +37,6 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
         return {"source": data.source.tokens, "target": data.target.tokens}
 
     def build(self, cell: "gatewise.Graph", facts: dict[str, list[str]], settings: TranslateSettings) -> Translator:
-        if not isinstance(facts, dict) or set(facts) != {"source", "target"}:
-            raise ValueError(f"{self.facts_file} is damaged: restore it, or train anew")
         source, target = (Language(facts[side], cutter) for side, cutter in cutters(settings.data).items())
         return Translator(cell, source, target, settings.data.longest, **settings.model.sizes())
 

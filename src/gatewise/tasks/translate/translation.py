@@ -102,11 +102,11 @@ def check(language: Language, text: str, tokens: list[str], longest: int, unknow
     Raises:
         InputError: it is empty, too long or, unless these are to be `<unk>`, has unknown words.
     """
-    if not tokens:
+    if not tokens or not text.strip():
         raise InputError("the sentence is empty: give at least one word")
     if len(tokens) >= longest:
         raise InputError(
-            f"{_short(text)} has {len(tokens)} tokens, and the model was trained on up to {longest - 1}: split it,"
+            f"{_short(text)} has {len(tokens)} tokens, and the model takes up to {longest - 1}: split it,"
             " or train with a higher --longest"
         )
     strange = language.unknown(tokens)

@@ -2,17 +2,14 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import torch
 from torch import nn
 
 import gatewise
 from gatewise.tasks import checkpoint
 from gatewise.tasks.errors import InputError, choose, require
-from gatewise.tasks.find_cell import find_cell
 from gatewise.tasks.run import Run
 from gatewise.tasks.settings import TaskSettings
 
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from gatewise.tasks.trainee import Trainee
 
 CELL = "cell.txt"
-LIMITS = ("epochs", "minutes")
 
 
 class Data(Protocol):
@@ -125,11 +121,8 @@ class Task(Generic[S, D, M]):
             As `fit`, and InputError for data or a cell that cannot be used; nothing is written before all that can
             be checked has been.
         """
-        _loop()  # a missing package is told before all else
-        cell = find_cell(settings.model.cell)
-        data = self.read(settings, data_dir)
-        torch.manual_seed(settings.fit.seed)
-        return self._begin(self._built(cell, self.facts(data), settings), data, settings, out)
+        result: Result = _training().train(self, settings, out, data_dir)
+        return result
 
     def fit(
         self,
@@ -161,26 +154,8 @@ class Task(Generic[S, D, M]):
             KeyboardInterrupt: stopped by Ctrl-C; the text says how to go on.
             OSError: the folder cannot be written.
         """
-        if (wrong := self.misfit(model, data)) is not None:
-            raise InputError(f"the model was not made for these data, {wrong} differs: make it from them")
-        sections = {"data": data.settings, "model": self.model_settings(model)}
-        if not resume:
-            settings = self.Settings(**sections, fit=self.Settings.fit_settings(**choices))
-            return self._begin(model, data, settings, out, logger)
-        if out is None:
-            raise InputError("resume=True needs out=…, the folder of the run that is to go on")
-        run = self.open(out)
-        settings = self.settings_of(run)
-        if model.layer.cell.text != run.read(CELL):  # type: ignore[union-attr]
-            raise InputError(f"the model's cell is not that of the run in {run.path}: give the model that was trained")
-        for section, now in sections.items():
-            for name, value in vars(now).items():
-                if name not in ("cell", "source"):  # names, of what has been compared or will be
-                    _same(name, value, getattr(getattr(settings, section), name), run)
-        limits = {name: choices.pop(name) for name in LIMITS if name in choices}
-        for name, value in choices.items():
-            _same(name, value, getattr(settings.fit, name, None), run)
-        return self._go_on(model, data, _limited(settings, limits), run, logger)
+        result: Result = _training().fit(self, model, data, out, resume, logger, choices)
+        return result
 
     def resume(self, path: str | os.PathLike[str], data_dir: Path | None = None, **flags: Any) -> "Result":
         """Go on with a run that was stopped or killed, from its last checkpoint; without one, from the beginning.
@@ -194,18 +169,8 @@ class Task(Generic[S, D, M]):
         Raises:
             InputError: there is no such run, a flag contradicts it, its data have changed, or it is finished.
         """
-        run = self.open(path)
-        settings = self.settings_of(run)
-        given = settings.given(flags)
-        limits = {flag: given.pop(flag) for flag in LIMITS if flag in given}
-        for flag, value in given.items():
-            _same(f"--{flag}", value, settings.flag(flag), run)
-        settings = _limited(settings, limits)
-        if not settings.data.source:
-            raise InputError(f"{run.path} was begun from Python with data of its own: go on there, fit(…, resume=True)")
-        data = self.read(settings, data_dir)
-        torch.manual_seed(settings.fit.seed)
-        return self._go_on(self._built(self.cell_of(run), self.facts(data), settings), data, settings, run)
+        result: Result = _training().resume(self, path, data_dir, flags)
+        return result
 
     def load(self, path: str | os.PathLike[str], which: str | None = None) -> M:
         """The model of a run, from the cell's text and a checkpoint; no file of the user's is run.
@@ -230,7 +195,7 @@ class Task(Generic[S, D, M]):
             raise InputError(f"{run.path} has no {which} checkpoint yet: train on with --resume {run.path}")
         cell, facts = self.cell_of(run), self.facts_of(run)
         try:
-            model = self._built(cell, facts, settings)
+            model = self.built(cell, facts, settings)
         except (TypeError, KeyError, AttributeError, IndexError) as error:  # JSON, but not the task's
             raise _damaged(run.path / self.facts_file, error) from error
         weights = checkpoint.load(file)["state_dict"]
@@ -286,85 +251,25 @@ class Task(Generic[S, D, M]):
         except (ValueError, RecursionError) as error:
             raise _damaged(run.path / self.facts_file, error) from error
 
-    def _built(self, cell: "gatewise.Graph", facts: Any, settings: S) -> M:
+    def built(self, cell: "gatewise.Graph", facts: Any, settings: S) -> M:
+        """As `build`.
+
+        Raises:
+            InputError: the sizes do not go together.
+        """
         try:
             return self.build(cell, facts, settings)
         except ValueError as error:  # such as a cell with a projection
             raise InputError(str(error)) from error
 
-    def _begin(
-        self, model: M, data: D, settings: S, out: str | os.PathLike[str] | None, logger: Any = False
-    ) -> "Result":
-        loop = _loop()
-        settings = self.checked(settings, data)
-        if not loop.is_first_process():
-            run = Run(out or "runs", self.report)
-            result: Result = loop.fit(self.trainee(model, data, settings), run, settings.fit, logger=logger)
-            return result
-        run = Run.create(out, self.name, self.report)
-        run.write(CELL, model.layer.cell.text)  # type: ignore[union-attr, arg-type]  # every task's model has one
-        run.write(self.facts_file, json.dumps(self.facts(data), ensure_ascii=False))
-        self._write_settings(run, data, settings)
-        result = loop.fit(self.trainee(model, data, settings), run, settings.fit, logger=logger)
-        return self._finish(result, model, data, settings)
 
-    def _go_on(self, model: M, data: D, settings: S, run: Run, logger: Any = False) -> "Result":
-        loop = _loop()
-        if data.sha256 != run.settings().get("data_sha256"):
-            source = data.settings.source or "the data"
-            raise InputError(
-                f"{source} is not what the run in {run.path} was begun with: restore it, or begin a new run"
-            )
-        if self.facts_of(run) != json.loads(json.dumps(self.facts(data))):
-            raise InputError(f"{run.path / self.facts_file} is damaged: restore it, or train anew")
-        settings = self.checked(settings, data)
-        if loop.is_first_process():
-            if run.last.exists():
-                loop.finished(
-                    run, settings.fit
-                )  # refuses a run that has nothing to do, before its settings are changed
-            self._write_settings(run, data, settings)
-        result = loop.fit(self.trainee(model, data, settings), run, settings.fit, resume=True, logger=logger)
-        return self._finish(result, model, data, settings) if loop.is_first_process() else result
-
-    def _finish(self, result: "Result", model: M, data: D, settings: S) -> "Result":
-        from gatewise.tasks.plot import curves
-
-        result.run.write(result.run.curves.name, curves(result.history, self.metric, self.title(model, settings)))
-        training = model.training
-        self.finish(result, self.load(result.run.path) if self.holds_out(settings) else model.eval(), data, settings)
-        model.train(training)
-        return result
-
-    def _write_settings(self, run: Run, data: D, settings: S) -> None:
-        run.write_settings(self.name, {"data_sha256": data.sha256, **settings.to_dict()})
-
-
-def _loop() -> Any:
+def _training() -> Any:
     """The module that trains, loaded late: Lightning takes seconds to import."""
     require("lightning", "matplotlib", "rich", "safetensors")
-    from gatewise.tasks import fit
+    from gatewise.tasks import training
 
-    return fit
+    return training
 
 
 def _damaged(what: Path | str, error: Exception) -> InputError:
     return InputError(f"{what} is damaged ({error}): restore it, or train anew")
-
-
-def _limited(settings: S, limits: dict[str, Any]) -> S:
-    """The settings with new limits, which take the place of both, if any is given."""
-    if not limits:
-        return settings
-    return replace(settings, fit=replace(settings.fit, **{**dict.fromkeys(LIMITS), **limits}))
-
-
-def _same(what: str, value: Any, begun: Any, run: Run) -> None:
-    if value != begun:
-        raise InputError(
-            f"{what} {_shown(value)} contradicts the run in {run.path}, begun with {_shown(begun)}: leave it out"
-        )
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

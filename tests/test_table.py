@@ -4,7 +4,7 @@ import random
 import pytest
 
 from gatewise.tasks.errors import InputError, MissingPackageError
-from gatewise.tasks.table import check_columns, numbers, read_table
+from gatewise.tasks.table import check_columns, numbers, place, read_table
 
 pandas = pytest.importorskip("pandas")
 
@@ -39,7 +39,9 @@ def test_what_is_no_table_is_one_line(tmp_path):
         ("empty.csv", b" \n", r"empty\.csv is empty: give a file with a header and rows"),
         ("header.csv", b"a,b\n", r"header\.csv has no rows below its header"),
         ("latin.csv", b"a,b\n\xe9,1\n", r"latin\.csv is not UTF-8 text \(byte 4\): save it as UTF-8"),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"ragged\.csv cannot be read as CSV: .*line 3"),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3\n", r"ragged\.csv, line 3 has 3 values, expected 2"),
+        ("broken.csv", b'\na,b\n\n"1\n",2\n1,2,3\n', r"broken\.csv, line 6 has 3 values, expected 2"),
+        ("quote.csv", b'a,b\n1,"2\n', r"quote\.csv cannot be read as CSV: .*EOF"),
         ("longer.csv", b"a,b\n1,2,3\n4,5,6\n", r"longer\.csv, line 2 has 3 values, expected 2"),
         ("twice.csv", b"a, a\n1,2\n", r"twice\.csv has two columns 'a': rename one"),
         ("again.csv", b"a,a\n1,2\n", r"again\.csv has two columns 'a': rename one"),
@@ -51,6 +53,62 @@ def test_what_is_no_table_is_one_line(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="there is no file"):
         read_table(tmp_path / "absent.csv", "forecast")
+
+
+NAMES = ["007", "7", "NA", "None", "null", "nan", "1.0", "True"]
+
+
+def test_names_and_labels_are_text_as_it_is_written(tmp_path):
+    file = tmp_path / "names.csv"
+    file.write_text("\n".join(["x, name", *(f"1,{name}" for name in NAMES), '2," "', '3,""', "NA,a"]))
+    table = read_table(file, "forecast", text=["name", "other"])
+    assert table["name"].tolist() == [*NAMES, None, None, "a"]
+    assert math.isnan(numbers(table, "x", file)[-1])  # elsewhere, NA is a gap
+
+
+def test_the_groups_of_a_forecast_are_such_names(tmp_path):
+    from gatewise.tasks import forecast
+
+    file = tmp_path / "names.csv"
+    file.write_text("\n".join(["name,t,y", *(f"{name},{k},{k}" for name in NAMES for k in range(2))]))
+    assert [series.name for series in forecast.read(str(file), time="t", target="y", group="name").series] == NAMES
+
+
+def test_names_and_labels_of_a_parquet_file(tmp_path):
+    file = tmp_path / "names.parquet"
+    columns = {"text": ["NA", "", None], "whole": [3.0, float("nan"), 1.5], "flag": [True, False, True]}
+    pandas.DataFrame({**columns, "list": [[1], [2], [3]], "dict": [{"a": 1}] * 3}).to_parquet(file)
+    table = read_table(file, "forecast", text=list(columns))
+    assert table["text"].tolist() == ["NA", None, None]
+    assert table["whole"].tolist() == ["3", None, "1.5"]
+    assert table["flag"].tolist() == ["True", "False", "True"]
+    for column in ("list", "dict"):
+        with pytest.raises(InputError, match=f"row 1: {column} is .*1.*, expected text or a number"):
+            read_table(file, "forecast", text=[column])
+        with pytest.raises(InputError, match=f"row 1: {column} is .*1.*, expected a number"):
+            numbers(table, column, file)
+
+
+def test_columns_without_a_name_are_left_out(tmp_path):
+    file = tmp_path / "sales.csv"
+    for text in (",a,\n0,1,\n1,2,\n", "Unnamed: 0,a\n0,1\n1,2\n"):
+        file.write_text(text)
+        assert list(read_table(file, "forecast").columns) == ["a"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_are_those_of_the_file(tmp_path, end):
+    file = tmp_path / "sales.csv"
+    lines = ["", '"the', 'name",sales', "", "  ", '"a', "", 'b",1', "c,2", "", "d,many"]
+    file.write_bytes(end.join(lines).encode())
+    table = read_table(file, "forecast")
+    assert list(table["sales"]) == ["1", "2", "many"]
+    assert [place(file, row) for row in range(3)] == [f"{file}, line {line}" for line in (6, 9, 11)]
+    with pytest.raises(InputError, match=r"line 11: sales is 'many', expected a number: mend it, or read other"):
+        numbers(table, "sales", file)
+    file.write_text('a;b\n1;"2,5"\n')
+    with pytest.raises(InputError, match="line 2: b is '2,5', expected a number with a decimal point"):
+        numbers(read_table(file, "forecast"), "b", file)
 
 
 def test_a_missing_column_or_number_is_told_with_its_place(tmp_path):

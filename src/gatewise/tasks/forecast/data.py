@@ -94,7 +94,7 @@ def read_settings(settings: DataSettings) -> Panel:
     path = Path(settings.source)
     if not path.suffix and not path.exists():
         raise InputError(f"there is no file {path}: give {', '.join(SOURCES)}, or the path of a CSV or Parquet file")
-    return _panel(read_table(path, EXTRA), settings)
+    return _panel(read_table(path, EXTRA, text=[settings.group]), settings)
 
 
 def panel(table: pd.DataFrame, **columns: Any) -> Panel:

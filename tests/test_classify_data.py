@@ -1,12 +1,14 @@
 """Labelled sequences: files read, refused, split, standardised, put side by side."""
 
 import random
+from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
 
 from gatewise.tasks.classify.data import NO_LABEL, ClassifyData, Samples, read, split
-from gatewise.tasks.classify.sequences import Facts, Sequences
+from gatewise.tasks.classify.sequences import Facts, Sequences, _sorted
 from gatewise.tasks.classify.settings import DataSettings
 from gatewise.tasks.classify.sources import japanese_vowels, read_new
 from gatewise.tasks.errors import InputError
@@ -51,7 +53,8 @@ def test_a_table_becomes_sequences_in_the_order_of_time(file):
     data = read(settings(file, test="0.25", holdout=0.2))
     parts = [data.learned, data.held_out_part, data.test]
     assert [len(part) for part in parts] == [7, 2, 3]
-    assert data.facts.features == ["a", "b"]  # device holds no numbers
+    assert data.facts.features == ["a", "b"]
+    assert data.learned.left_out == ["device"]  # it holds no numbers
     assert sorted(name for part in parts for name in part.names) == sorted(set(table["sequence"]))
     for part in parts:
         for name, x, y in zip(part.names, part.x, part.y, strict=True):
@@ -90,6 +93,15 @@ def test_a_second_file_is_the_test_and_new_files_need_no_labels(file, tmp_path):
     new = read_new(str(tmp_path / "new.csv"), data.settings, data.facts)
     assert new.y is None
     assert sorted(x.sum().item() for x in new.x) == sorted(x.sum().item() for x in data.test.x)
+    steps = read_new(str(tmp_path / "test.csv"), data.settings, replace(data.facts, per="step"))
+    assert steps.per == "step"  # as the model's, whatever the settings of data from Python say
+
+
+def test_labels_and_names_are_text_as_it_is_written(tmp_path):
+    names = ["None", "NA", "null", "007", "7", "7.0"]
+    (tmp_path / "a.csv").write_text("\n".join(["sequence,label,a", *(f"{n},{n},{k}" for k, n in enumerate(names))]))
+    given = read_new(str(tmp_path / "a.csv"), DataSettings(), Facts(["0", "1"], ["a"], [0.0], [1.0], "sequence"))
+    assert given.names == given.y == names
 
 
 def change(table, row, column, value):
@@ -105,6 +117,10 @@ def change(table, row, column, value):
         (lambda t: t.drop(columns="label"), {}, r"no column 'label' \(--label\)"),
         (lambda t: t, {"time": "when"}, r"no column 'when' \(--time\)"),
         (lambda t: t, {"features": ("c",)}, r"no column 'c' \(--features\)"),
+        (lambda t: change(t, 3, "b", "12.a"), {}, r"line 5: b is '12\.a', expected a number: mend it"),
+        (lambda t: t.assign(b=t["b"].astype(str).str.replace(".", ",")), {}, "line 2: b is .*with a decimal point"),
+        (lambda t: t, {"features": ("a", "a")}, "--features a has been given before"),
+        (lambda t: t, {"features": ("label",)}, "--features label names the sequence or the label"),
         (lambda t: t, {"features": ("device",)}, "device is 'x7', expected a number"),
         (lambda t: t.drop(columns=["a", "b"]), {}, "no column with numbers"),
         (lambda t: change(t, 3, "b", None), {}, "line 5: b is missing, expected a number"),
@@ -156,6 +172,8 @@ def test_labels_are_text_in_the_order_of_numbers():
     assert Facts.of(given).labels == ["9", "10"]
     assert given.y == ["10", "9", "9"] == Sequences(given.x, [10.0, 9.0, "9"]).y
     assert Facts.of(Sequences([[0.0], [1.0]], ["b", "10"])).labels == ["10", "b"]
+    for labels in (["+1", "01", "1", "1.0", "2"], ["1", "10", "2", "nan"]):  # in an order that sets cannot change
+        assert all(_sorted(order) == labels for order in permutations(labels))
 
 
 def test_splits_keep_each_class_its_share_and_singles_are_learned():

@@ -1,6 +1,7 @@
 """Whole trainings of classifiers: what they learn, leave behind, and how they stop and go on."""
 
 import csv
+import json
 import random
 
 import pytest
@@ -85,7 +86,15 @@ def test_tagging_a_file_from_the_command_line(tmp_path, run):
     assert "has no column 'hum' (--features)" in err
     assert err.count("\n") == 1
     (tmp_path / "d.csv").write_text("box,second,press,hum,state\nb,0,1,0,broken\n")
-    assert "has the label 'broken' (sequence b has" in run("classify", str(folder), str(tmp_path / "d.csv"))[2]
+    code, out, err = run("classify", str(folder), str(tmp_path / "d.csv"))  # the labels do not matter to the model
+    assert code == 0
+    assert out.splitlines()[1].startswith("b,1,broken,o")
+    assert err == "accuracy 0.0 % (0 of 1 steps)\n1 of them have a label that was not learned, and count as wrong\n"
+    (tmp_path / "d.csv").write_text("box,second,press,hum,state\nb,0,1,0,\n")
+    code, out, err = run("classify", str(folder), str(tmp_path / "d.csv"))
+    assert (code, out.splitlines()[0], err) == (0, "sequence,step,predicted,p off,p on", "")
+    assert f"the run learned are among them: {data} is its own" in run("classify", str(folder), data)[2]
+    assert "digits has a label a sequence, none a step" in run("classify", str(folder), "digits")[2]
     (tmp_path / "d.csv").write_text("box,second,press,hum\nb,0,1,0\nb,1,0,\n")
     assert "line 3: hum is missing" in run("classify", str(folder), str(tmp_path / "d.csv"))[2]
 
@@ -126,10 +135,16 @@ def test_from_python_with_sequences_of_ones_own(tmp_path):
     assert found == model.eval().predict(data.test)  # nothing was held out: the last weights
     assert sum(a == b for a, b in zip(found, data.test.y, strict=True)) >= 18
     assert loaded.predict([[[90, 150]], [[90, 50], [80, 150]]]) == ["1", "0"]
-    for damaged in ("[]", '{"labels": ["0", "1"]}', "{"):
-        (tmp_path / "run" / "classes.json").write_text(damaged)
-        with pytest.raises(InputError, match="damaged"):
+    file = tmp_path / "run" / "classes.json"
+    facts = json.loads(file.read_text())
+    faults = {"mean": (["x", "x"], None), "std": ([0, 0], [None, 1], [1]), "per": ("foo",)}
+    faults |= {"labels": (["1", "1"], ["1"], [0, 1], {"0": 0, "1": 1}), "features": (["a", "a"], [])}
+    damages = [{**facts, name: value} for name, values in faults.items() for value in values]
+    for damaged in ("{", *map(json.dumps, [[], {"labels": ["0", "1"]}, *damages])):
+        file.write_text(damaged)
+        with pytest.raises(InputError, match=r"damaged.*restore") as caught:
             classify.load(tmp_path / "run")
+        assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="begun from Python with data of its own"):
         classify.resume(tmp_path / "run", epochs=30)
 

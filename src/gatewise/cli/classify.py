@@ -80,7 +80,7 @@ def classify(
         str,
         typer.Argument(
             help="CSV or Parquet file with the columns that the run was trained on; the label may be absent."
-            " Or japanese-vowels (their test part) or digits.",
+            " Or japanese-vowels (their test part) or digits (all).",
             metavar="FILE",
         ),
     ],
@@ -90,6 +90,7 @@ def classify(
     """Label new sequences with a trained model: a line each, with the probability of every class."""
     with one_line_errors():
         from gatewise.tasks import classify as task
+        from gatewise.tasks.classify.task import TASK
         from gatewise.tasks.run import write
 
         model = task.load(run, checkpoint)
@@ -107,6 +108,14 @@ def classify(
                 f"accuracy {100 * right / len(truth):.1f} % ({right:,} of {len(truth):,} {model.facts.per}s)",
                 file=sys.stderr,
             )
+            if unseen := sum(label not in model.facts.labels for label in truth):
+                print(f"{unseen:,} of them have a label that was not learned, and count as wrong", file=sys.stderr)
+            if _learned(file, TASK.settings_of(TASK.open(run)).data.source):
+                print(f"sequences that the run learned are among them: {file} is its own source", file=sys.stderr)
+
+
+def _learned(file: str, source: str) -> bool:
+    return file != "japanese-vowels" and bool(source) and Path(file).resolve() == Path(source).resolve()
 
 
 def _flat(labels: list[Any]) -> list[str]:

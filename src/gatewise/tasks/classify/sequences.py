@@ -1,6 +1,7 @@
 """Labelled sequences of unequal lengths, and what a model must know of them."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewise.tasks.errors import InputError
+from gatewise.tasks.classify.settings import PERS
+from gatewise.tasks.errors import InputError, choose
 
 
 class Sequences:
@@ -20,6 +22,7 @@ class Sequences:
             are strings from here on.
         names: of the sequences; `"1"`, `"2"`, … if None.
         features: names of the I features; `"x1"`, `"x2"`, … if None.
+        left_out: columns of their file that are not read, since they hold no numbers.
 
     Raises:
         InputError: a sequence is empty, has another number of features or labels, or holds NaN or infinity.
@@ -31,11 +34,13 @@ class Sequences:
         y: Iterable[Any] | None = None,
         names: Sequence[str] | None = None,
         features: Sequence[str] | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.x = [_steps(steps) for steps in x]
         self.names = [str(k + 1) for k in range(len(self.x))] if names is None else [str(name) for name in names]
         size = self.x[0].shape[1] if self.x else 0
         self.features = [f"x{i + 1}" for i in range(size)] if features is None else [str(name) for name in features]
+        self.left_out = list(left_out)
         for name, steps in zip(self.names, self.x, strict=True):
             self._check(name, steps)
         self.y: list[str] | list[list[str]] | None = None
@@ -87,7 +92,7 @@ class Sequences:
 
     def take(self, indices: Iterable[int]) -> "Sequences":
         """Some of the sequences, in the order of `indices`."""
-        taken = Sequences((), features=self.features)
+        taken = Sequences((), features=self.features, left_out=self.left_out)
         indices = list(indices)
         taken.x, taken.names = [self.x[i] for i in indices], [self.names[i] for i in indices]
         taken.y = None if self.y is None else [self.y[i] for i in indices]  # type: ignore[assignment]  # of one kind
@@ -114,7 +119,7 @@ def _plain(values: Iterable[Any]) -> list[Any]:
 
 
 def _label(label: Any, where: str) -> str:
-    """A label as text; 3.0 is 3, since a column of whole numbers with a gap is read as floats."""
+    """A label as text; the number 3.0 is 3, since arrays of whole numbers with a gap hold floats."""
     if label is None or label != label or label == "":
         raise InputError(f"{where} has no label: fill it in, or leave the rows out")
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
@@ -165,14 +170,24 @@ class Facts:
         """
         try:
             facts = cls(**{name.name: values[name.name] for name in fields(cls)})
-            sizes = {len(facts.features), len(facts.mean), len(facts.std)}
-        except (KeyError, TypeError) as error:
+            facts._check()
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"the classes of the run are damaged ({error}): restore the folder, or train anew"
             ) from error
-        if len(sizes) > 1:
-            raise InputError("the classes of the run are damaged (of unequal sizes): restore the folder, or train anew")
         return facts
+
+    def _check(self) -> None:
+        for names in (self.labels, self.features):
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("expected a list of names")
+            if len(set(names)) < len(names):
+                raise ValueError("a name comes twice")
+        if len(self.labels) < 2 or not len(self.features) == len(self.mean) == len(self.std) > 0:
+            raise ValueError("of unequal sizes, or empty")
+        if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
+            raise ValueError("a mean is not finite, or a standard deviation not above 0")
+        choose("per", self.per, PERS)
 
     def inputs(self, sequences: Sequences) -> list[Tensor]:
         """Standardised steps, a float32 (T, I) for each sequence.
@@ -212,12 +227,13 @@ class Facts:
 
 
 def _sorted(labels: Iterable[str]) -> list[str]:
-    """Labels in the order of their numbers, where all are numbers; else as text."""
-    labels = list(labels)
+    """Labels in the order of their numbers, where all are numbers; as text where they are not, or 1 and 1.0."""
+    labels = sorted(labels)
     try:
-        return sorted(labels, key=float)
+        numbers = [float(label) for label in labels]
     except ValueError:
-        return sorted(labels)
+        return labels
+    return labels if any(map(math.isnan, numbers)) else sorted(labels, key=float)
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:

@@ -28,7 +28,8 @@ class DataSettings:
         time: the column that orders the rows of a sequence; None takes `time` where there is one, else the
             order of the file.
         label: the column of the labels.
-        features: the columns to read; empty takes all others that hold numbers.
+        features: the columns to read; empty takes all others that hold numbers. One with a cell that holds
+            something else is refused.
         per: `"sequence"`, one label for each sequence, or `"step"`, one for each of its steps.
         read: how `digits` are read: row by row (8 steps of 8) or pixel by pixel (64 steps of 1).
         holdout: the share of the sequences to learn that is not learned but tells the best epoch; 0 for none.
@@ -55,6 +56,10 @@ class DataSettings:
         choose("per", self.per, PERS)
         choose("read", self.read, READS)
         positive("batch", self.batch)
+        for name in self.features:
+            if name in (self.sequence, self.label) or self.features.count(name) > 1:
+                taken = "has been given before" if self.features.count(name) > 1 else "names the sequence or the label"
+                raise InputError(f"--features {name} {taken}: leave it out")
         check_seed(self.split_seed)
         if not 0 <= self.holdout < 1:
             raise InputError(f"holdout must be a share from 0 to below 1; got {self.holdout}")

@@ -134,16 +134,13 @@ def _rows(p: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def read_for(path: str | os.PathLike[str], source: str) -> Sequences:
-    """New sequences from a file, with the columns of the run in `path`.
+    """New sequences from a file, with the columns of the run in `path`; their labels may be others than it learned.
 
     Raises:
-        InputError: there is no such run or file, a column is missing, or a value or label cannot be used.
+        InputError: there is no such run or file, a column is missing, or a value cannot be used.
     """
     from gatewise.tasks.classify.sources import read_new
 
     run = TASK.open(path)
     facts = Facts.from_dict(TASK.facts_of(run))
-    sequences = read_new(source, TASK.settings_of(run).data, facts)
-    if sequences.y is not None:
-        facts.targets(sequences)
-    return sequences
+    return read_new(source, TASK.settings_of(run).data, facts)

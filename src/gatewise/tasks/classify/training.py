@@ -33,13 +33,14 @@ class ClassifyTrainee(Trainee):
 
     def data_line(self) -> str:
         data, facts = self.data, self.data.facts
+        left_out = f" (left out, no numbers: {listed(data.learned.left_out)})" if data.learned.left_out else ""
         held_out = f", {len(data.held_out_part):,} held out" if data.held_out_part is not None else ""
         steps = [len(x) for x in data.learned.x]
         lengths = f"{min(steps)} to {max(steps)} steps" if min(steps) < max(steps) else f"{steps[0]} steps"
         return (
             f"data   {data.settings.source or 'given'}: {len(data.learned):,} sequences to learn{held_out},"
             f" {len(data.test):,} to test, of {lengths}\n"
-            f"       {len(facts.features)} features: {listed(facts.features)}\n"
+            f"       {len(facts.features)} features: {listed(facts.features)}{left_out}\n"
             f"       {len(facts.labels)} classes, one a {facts.per}: {listed(facts.labels)}"
         )
 

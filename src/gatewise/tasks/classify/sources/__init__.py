@@ -1,5 +1,6 @@
 """Where labelled sequences come from, one kind of source a module."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from gatewise.tasks.classify.sequences import Facts, Sequences
@@ -19,8 +20,7 @@ def read(settings: DataSettings) -> tuple[Sequences, Sequences | None]:
         MissingPackageError: a package that brings or reads the data is not installed.
     """
     source, test = settings.source, settings.test
-    if source in BUILT_IN and settings.per == "step":
-        raise InputError(f"{source} has a label a sequence, none a step: leave --per out")
+    _check_per(source, settings)
     if source == "japanese-vowels":
         if test is not None:
             raise InputError(f"japanese-vowels has a test part of its own: leave --test {test} out")
@@ -46,6 +46,8 @@ def read_new(source: str, settings: DataSettings, facts: Facts) -> Sequences:
     Raises:
         As `read`.
     """
+    settings = replace(settings, per=facts.per)  # data from Python tell it, not the settings
+    _check_per(source, settings)
     if source == "japanese-vowels":
         return japanese_vowels.read()[1]
     if source == "digits":
@@ -53,12 +55,16 @@ def read_new(source: str, settings: DataSettings, facts: Facts) -> Sequences:
     return _file(source, settings, facts.features, labels_needed=False)
 
 
+def _check_per(source: str, settings: DataSettings) -> None:
+    if settings.per == "step" and (source in BUILT_IN or source.lower().endswith(".ts")):
+        raise InputError(f"{source} has a label a sequence, none a step: leave --per out")
+
+
 def _file(
     source: str, settings: DataSettings, features: list[str] | None = None, labels_needed: bool = True
 ) -> Sequences:
     path = Path(source)
     if path.suffix.lower() == ".ts" and path.is_file():
-        if settings.per == "step":
-            raise InputError(f"{path} has a label a sequence, none a step: leave --per out")
+        _check_per(source, settings)
         return ts.read(path)
     return table.read(path, settings, features, labels_needed)

@@ -1,7 +1,7 @@
 """Tables in long form: one row a step, a column that names its sequence, one for the label, the rest features."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,19 +21,22 @@ def read(path: Path, settings: DataSettings, features: list[str] | None, labels_
         path: CSV, or Parquet by its ending.
         settings: the names of the columns, and whether steps have labels.
         features: the columns to read, as a model knows them already; None takes those of the settings.
-        labels_needed: else a file without the label's column has no labels.
+        labels_needed: else a file without the label's column, or with an empty one, has no labels.
 
     Raises:
         InputError: a column is missing or not numeric, a value is missing, a sequence has two labels, or two rows
             have the same time.
         MissingPackageError: pandas, or pyarrow for Parquet, is not installed.
     """
-    table = read_table(path, extra="classify")
+    table = read_table(path, extra="classify", text=(settings.sequence, settings.label))
     check_columns(table, [("--sequence", settings.sequence)], path)
-    if labels_needed or settings.label in table.columns:
+    if labels_needed:
         check_columns(table, [("--label", settings.label)], path)
     time = _time(table, settings, path)
-    features = features or list(settings.features) or _numeric(table, settings, time, path)
+    left_out: list[str] = []
+    features = features or list(settings.features)
+    if not features:
+        features, left_out = _numeric(table, settings, time, path)
     check_columns(table, [("--features", name) for name in features], path)
 
     x = np.stack([_without_gaps(table, name, path) for name in features], axis=1)
@@ -41,12 +44,12 @@ def read(path: Path, settings: DataSettings, features: list[str] | None, labels_
     order, starts = _grouped(named, None if time is None else _times(table, time, path))
     _check_times(table, order, starts, time, settings.sequence, path)
     pieces = np.split(order, starts[1:])
-    names = [str(_whole(named[rows[0]])) for rows in pieces]
+    names = [named[rows[0]] for rows in pieces]
     y = None
-    if settings.label in table.columns:
+    if labels_needed or (settings.label in table.columns and table[settings.label].notna().any()):
         labels = _filled(table, settings.label, path)
         y = [labels[rows].tolist() if settings.per == "step" else _one(labels, rows, settings, path) for rows in pieces]
-    return Sequences([x[rows] for rows in pieces], y, names, features)
+    return Sequences([x[rows] for rows in pieces], y, names, features, left_out)
 
 
 def _time(table: "pd.DataFrame", settings: DataSettings, path: Path) -> str | None:
@@ -56,16 +59,29 @@ def _time(table: "pd.DataFrame", settings: DataSettings, path: Path) -> str | No
     return "time" if "time" in table.columns else None
 
 
-def _numeric(table: "pd.DataFrame", settings: DataSettings, time: str | None, path: Path) -> list[str]:
+def _numeric(
+    table: "pd.DataFrame", settings: DataSettings, time: str | None, path: Path
+) -> tuple[list[str], list[str]]:
+    """The columns of numbers, and those that are left out."""
     taken = (settings.sequence, settings.label, time)
-    kinds = {name: table[name].dtype.kind for name in table.columns if name not in taken}
-    found = [name for name, kind in kinds.items() if kind in "iufb"]
+    others = [name for name in table.columns if name not in taken]
+    found = [name for name in others if _is_numeric(table[name])]
     if not found:
         raise InputError(
             f"{path} has no column with numbers beside {', '.join(repr(name) for name in taken if name)}; its columns"
             f" are {listed(list(table.columns))}: name the features with --features"
         )
-    return found
+    return found, [name for name in others if name not in found]
+
+
+def _is_numeric(column: "pd.Series[Any]") -> bool:
+    """Whether a column holds numbers, or mostly so: then a cell with something else is a fault, to be told later."""
+    import pandas as pd
+
+    if column.dtype.kind in "iufb":
+        return True
+    cells = column.dropna().astype(str).str.replace(",", ".")  # decimal commas are meant as numbers too
+    return column.dtype.kind not in "mM" and bool(pd.to_numeric(cells, errors="coerce").notna().mean() > 0.5)
 
 
 def _without_gaps(table: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
@@ -80,7 +96,7 @@ def _without_gaps(table: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
 
 
 def _filled(table: "pd.DataFrame", name: str, path: Path) -> np.ndarray:
-    """A column of names or labels."""
+    """A column of names or labels, as text."""
     missing = table[name].isna().to_numpy()
     if missing.any():
         raise InputError(f"{place(path, int(missing.argmax()))}: {name} is missing: fill it in, or leave the row out")
@@ -144,8 +160,3 @@ def _one(labels: np.ndarray, rows: np.ndarray, settings: DataSettings, path: Pat
             f" (the column {settings.label}): --per step for a label at each step"
         )
     return first
-
-
-def _whole(value: object) -> object:
-    """3 for 3.0, which a column of whole numbers becomes where another file has a gap."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

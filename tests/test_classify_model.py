@@ -142,6 +142,13 @@ def test_scores_are_scikit_learns():
     assert picture != plot.confusion(metrics.scores(predicted, truth, labels), "letters", "sequences")
 
 
+def test_labels_are_drawn_as_they_are():
+    labels = ["$x^$", r"$\frac$", "単語", "[/h]"]
+    found = metrics.scores(torch.arange(4), torch.arange(4), labels)
+    assert plot.confusion(found, "gru on a$^$b", "sequences").startswith(b"\x89PNG")
+    assert "[/h]" in metrics.table(found, "sequences")
+
+
 def test_the_interval_is_wilsons():
     low, high = metrics.interval(363, 370)  # as statsmodels' proportion_confint(363, 370, method="wilson") has it
     assert (low, high) == (pytest.approx(0.961469, abs=1e-6), pytest.approx(0.990806, abs=1e-6))

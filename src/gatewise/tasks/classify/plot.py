@@ -1,6 +1,5 @@
 """The confusion matrix as a picture."""
 
-import io
 from typing import Any
 
 import matplotlib
@@ -8,8 +7,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from gatewise.inspect.plots import STYLE
 from gatewise.tasks.classify.metrics import Scores
+from gatewise.tasks.plot import STYLE, rendered
 
 _RIGHT = LinearSegmentedColormap.from_list("right", ["#ffffff", "#bfdbfe", "#1d4ed8"])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["#ffffff", "#fed7aa", "#c2410c"])
@@ -41,9 +40,7 @@ def confusion(scores: Scores, title: str, what: str) -> bytes:
         _label(axes, scores)
         axes.set(xlabel="predicted", ylabel="true")
         axes.set_title(f"{title}\n{scores.right:,} of {scores.count:,} {what} right, {100 * scores.accuracy:.1f} %")
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-    return file.getvalue()
+        return rendered(figure)
 
 
 def _write_counts(axes: Any, counts: list[list[int]], shares: Any, points: float) -> None:

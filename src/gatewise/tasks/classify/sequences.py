@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gatewise.tasks.classify.settings import PERS
-from gatewise.tasks.errors import InputError, choose
+from gatewise.tasks.errors import InputError, choose, string
 
 
 class Sequences:
@@ -179,10 +179,8 @@ class Facts:
 
     def _check(self) -> None:
         for names in (self.labels, self.features):
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError("expected a list of names")
-            if len(set(names)) < len(names):
-                raise ValueError("a name comes twice")
+            if not isinstance(names, list) or len(set(map(string, names))) < len(names):
+                raise ValueError("expected a list of different names")
         if len(self.labels) < 2 or not len(self.features) == len(self.mean) == len(self.std) > 0:
             raise ValueError("of unequal sizes, or empty")
         if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):

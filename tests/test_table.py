@@ -77,15 +77,15 @@ def test_the_groups_of_a_forecast_are_such_names(tmp_path):
 def test_names_and_labels_of_a_parquet_file(tmp_path):
     file = tmp_path / "names.parquet"
     columns = {"text": ["NA", "", None], "whole": [3.0, float("nan"), 1.5], "flag": [True, False, True]}
-    pandas.DataFrame({**columns, "list": [[1], [2], [3]], "dict": [{"a": 1}] * 3}).to_parquet(file)
+    pandas.DataFrame({**columns, "list": [list(range(99))] * 3, "dict": [{"a": 1}] * 3}).to_parquet(file)
     table = read_table(file, "forecast", text=list(columns))
     assert table["text"].tolist() == ["NA", None, None]
     assert table["whole"].tolist() == ["3", None, "1.5"]
     assert table["flag"].tolist() == ["True", "False", "True"]
     for column in ("list", "dict"):
-        with pytest.raises(InputError, match=f"row 1: {column} is .*1.*, expected text or a number"):
+        with pytest.raises(InputError, match=f"row 1: {column} is .{{4,60}}, expected text or a number"):
             read_table(file, "forecast", text=[column])
-        with pytest.raises(InputError, match=f"row 1: {column} is .*1.*, expected a number"):
+        with pytest.raises(InputError, match=f"row 1: {column} is .{{4,60}}, expected a number"):
             numbers(table, column, file)
 
 

@@ -107,7 +107,7 @@ def _as_text(column: "pd.Series[Any]", path: Path) -> "pd.Series[Any]":
     found: list[str | None] = []
     for row, value in enumerate(column.astype(object)):
         if not pd.api.types.is_scalar(value):
-            raise InputError(f"{place(path, row)}: {column.name} is {value!r}, expected text or a number")
+            raise InputError(f"{place(path, row)}: {column.name} is {_shown(value)}, expected text or a number")
         whole = isinstance(value, float) and value.is_integer()
         written = "" if pd.isna(value) else str(int(value) if whole else value)
         found.append(written if written.strip() else None)
@@ -153,7 +153,7 @@ def numbers(table: "pd.DataFrame", column: str, path: Path) -> "np.ndarray":
         value = table[column].iloc[row]
         form = " with a decimal point" if isinstance(value, str) and "," in value else ""
         raise InputError(
-            f"{place(path, row)}: {column} is {value!r}, expected a number{form}: mend it, or read other columns"
+            f"{place(path, row)}: {column} is {_shown(value)}, expected a number{form}: mend it, or read other columns"
         )
     return values
 
@@ -164,6 +164,11 @@ def place(path: Path, row: int) -> str:
         return f"{path}, row {row + 1}"
     lines = (line for line, _ in _records(path.read_text(encoding="utf-8-sig")))
     return f"{path}, line {next(islice(lines, row + 1, None), row + 2)}"
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())  # an array's has line breaks
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _one_line(error: Exception) -> str:

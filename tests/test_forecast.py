@@ -139,6 +139,59 @@ def test_no_method_of_the_table_sees_what_comes_after_its_origin():
     assert (one.scale == other.scale).all()
 
 
+def test_a_series_that_was_not_learned_is_measured_by_its_own_history():
+    table = waves(groups=("north", "south"))[["month", "place", "a"]]
+    late = table[(table["place"] == "south") & (table["month"] >= "2018-03-01")]  # the test part begins in January
+    table = pd.concat([table[table["place"] == "north"], late.assign(a=1000 * late["a"])], ignore_index=True)
+    data = forecast.ForecastData(
+        forecast.panel(table, time="month", target="a", group="place"), horizon=4, season=4, window=12
+    )
+    assert data.facts()["series"] == ["north"]
+    torch.manual_seed(0)
+    net = forecast.Forecaster("gru", data.facts(), hidden_size=8)
+    found = forecast.backtest(net, data)
+    own = [i for i, origin in enumerate(found.origins) if origin.series == 1]
+    values = data.panel.series[1].values
+    for i in own:
+        known = found.origins[i].known
+        assert found.scale[i] == np.abs(values[4:known] - values[: known - 4]).mean()
+        window = data.batch([found.origins[i]])
+        assert (window.location, window.deviation) == (values[:known].mean(), values[:known].std())
+        assert window.unit == found.scale[i, 0]
+    origin = data.panel.grid.times(np.array([data.panel.series[1].first + found.origins[own[-1]].known - 1]))[0]
+    again = forecast.forecast(net, data.panel, origin=origin, series="south")
+    np.testing.assert_allclose(again["q0.5"], found.point("net")[own[-1], :, 0])
+
+
+def test_a_naive_forecast_is_not_called_ets(monkeypatch):
+    data = forecast.ForecastData(
+        forecast.panel(waves()[["month", "place", "a"]], time="month", target="a", group="place"),
+        **{"horizon": 4, "season": 4, "window": 12, "origins": 8},
+    )
+    net = forecast.Forecaster("gru", data.facts(), hidden_size=8)
+
+    def none(values, *rest):
+        raise ValueError
+
+    def for_south(values, *rest):
+        return none(values) if values[0] == data.panel.series[0].values[0] else forecast.ETS(values, *rest)
+
+    for ets, row, told in (
+        (for_south, ["ETS or naive"], "no form fits, naive × 1"),
+        (none, [], "no form fits, so it has no row"),
+    ):
+        monkeypatch.setattr("gatewise.tasks.forecast.evaluation.ETS", ets)
+        found = forecast.backtest(net, data)
+        assert list(found.forecasts)[3:] == row
+        assert told in found.notes[1]
+        if row:
+            measures = [found.measures(row[0], 0, [o.series == k for o in found.origins]) for k in (0, 1)]
+            assert measures[0]["coverage"] is None
+            assert measures[1]["coverage"] > 0
+            assert found.measures(row[0], 0)["coverage"] is None
+            assert f"│ {row[0]} " in found.text()
+
+
 @pytest.mark.parametrize("choices", [{"layers": 2, "dropout": 0.3}, {"decode": "autoregressive", "cell": "lstm"}])
 def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(source, tmp_path, monkeypatch, choices):
     chosen = settings(source, **choices, test=0.0)

@@ -164,15 +164,19 @@ def test_windows_belong_to_a_part_with_their_whole_future(tmp_path):
         for series in (0, 1):
             first = panel.series[series].first
             futures = [first + origin.known for origin in origins if origin.series == series]
-            assert futures == list(range(max(begin, first + 7), end - 4 + 1))
+            assert futures == list(range(max(begin, first + 8), end - 4 + 1))  # a season and one step are known
     batch = data.batch([(1, 7), (0, 9)])
     assert batch.first.tolist() == [10, 2]
     assert batch.past[:, 0, 0].tolist() == panel.series[1].values[:7, 0].tolist()
     assert batch.future[:, 1, 0].tolist() == panel.series[0].values[9:13, 0].tolist()
     assert batch.past.shape == (7, 2, 2)
     assert len(forecast.ForecastData(panel, horizon=4, window=7, origins=3).test_origins()) == 3
-    with pytest.raises(InputError, match=r"has 60 steps, too few for windows of 7 and a horizon of 60"):
+    with pytest.raises(InputError, match=r"has 60 steps, too few for windows of 7, a season of 7 and a horizon of 60"):
         forecast.ForecastData(panel, horizon=60, window=7)
+    with pytest.raises(
+        InputError, match=r"a season of 50 and a horizon of 4 .*: lower --window, --season or --horizon"
+    ):
+        forecast.ForecastData(panel, horizon=4, window=7, season=50)  # the seasonal naive forecast has no history
 
 
 def test_statistics_come_from_what_is_learned_alone(tmp_path):

@@ -231,3 +231,22 @@ def test_ets_is_statsmodels_forecast_from_any_origin():
     changed = values.copy()
     changed[75:] += 1000
     np.testing.assert_array_equal(ETS(changed, 60, 4).forecast(75, 8, ()), ets.forecast(75, 8, ()))
+    # statsmodels' rule for the first states reads five seasons: no more of them than the history has.
+    one, other = (ETS(some, 60, 16, estimate=False).forecast(60, 8, ()) for some in (values, changed))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_ets_follows_values_that_its_season_could_not_be_fitted_to():
+    pytest.importorskip("statsmodels")
+    from gatewise.tasks.forecast import ETS
+
+    t = np.arange(80)
+    values = (20 + t) * (1 + 0.5 * np.sin(2 * np.pi * t / 4)) + np.random.default_rng(0).normal(0, 0.3, 80)
+    zero = values.copy()
+    zero[70] = 0
+    whole, ets = ETS(values, 60, 4), ETS(zero, 60, 4)
+    assert ets.name == whole.name
+    assert ets.name.endswith("M)")
+    np.testing.assert_array_equal(ets.forecast(70, 4, ()), whole.forecast(70, 4, ()))
+    assert not (ets.forecast(71, 4, ()) == whole.forecast(71, 4, ())).any()
+    assert np.isfinite(ets.forecast(80, 4, ())).all()

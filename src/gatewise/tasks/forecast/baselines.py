@@ -70,7 +70,16 @@ class ETS:
             if best is None:
                 raise ValueError(f"no ETS model fits a history of {fitted} values")
             self.fit, form = best
-            self.followed = ETSModel(values, **form).smooth(self.fit.params)
+            # statsmodels takes no model with a multiplicative season of values that are not all positive, as later
+            # ones may be, though such a model can follow them.
+            model = ETSModel(np.where(values > 0, values, 1.0) if form["seasonal"] == "mul" else values, **form)
+            model.endog = np.array(values, dtype=np.float64)
+            if not estimate:  # else the rule would set the first states by what comes after the history
+                first = self.fit.model
+                model.set_initialization_method(
+                    "known", first.initial_level, first.initial_trend, first.initial_seasonal
+                )
+            self.followed = model.smooth(self.fit.params)
         damping = "Ad" if form["damped_trend"] else "A"
         self.name = (
             f"ETS(A,{damping if form['trend'] else 'N'},{ {None: 'N', 'add': 'A', 'mul': 'M'}[form['seasonal']] })"

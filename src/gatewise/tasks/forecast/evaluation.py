@@ -15,6 +15,8 @@ from gatewise.tasks.forecast.model import Forecaster
 from gatewise.tasks.forecast.windows import ForecastData, Origin
 
 NET = "net"
+NONE = "no form fits, naive"
+STAND_IN = "ETS or naive"  # the name of a row in which the naive forecast stands in for some series
 # Beyond, the first states of the ETS models are set by a rule: to estimate them would take minutes.
 LONGEST_ESTIMATED = 24  # steps of a season
 MOST_ESTIMATED = 20  # series and targets
@@ -62,12 +64,16 @@ class Backtest:
         """The measures of one method over some origins (all unless told otherwise)."""
         truth, point = self.truth[chosen, :, target], self.point(method)[chosen, :, target]
         scale, band = self.scale[chosen, None, target], self.band(method)
+        if band is not None:
+            band = band[0][chosen, :, target], band[1][chosen, :, target]
+            if np.isnan(band).any():  # a stand-in has none
+                band = None
         return {
             "MAE": metrics.mae(truth, point),
             "RMSE": metrics.rmse(truth, point),
             "MASE": metrics.mae(truth / scale, point / scale),  # each series by its own scale, then the mean
             "sMAPE": metrics.smape(truth, point),
-            "coverage": band and metrics.coverage(truth, band[0][chosen, :, target], band[1][chosen, :, target]),
+            "coverage": band and metrics.coverage(truth, *band),
         }
 
     def verdict(self) -> list[str]:
@@ -155,13 +161,15 @@ def backtest(model: Forecaster, data: ForecastData) -> Backtest:
     if season > 1:
         found["seasonal naive"] = np.stack([naive(values, horizon, season) for values in past])[..., None]
     found["naive"] = np.stack([naive(values, horizon) for values in past])[..., None]
-    found["ETS"], forms = _ets(data, origins, model.levels)
+    ets, name, forms = _ets(data, origins, model.levels)
+    if name:
+        found[name] = ets
     notes = (
         f"MASE: errors in units of the {'seasonal ' if season > 1 else ''}naive error before the test"
         f" (season {season}); below 1 is good.",
-        f"{forms}, form and parameters fitted once on all data before the test, states updated to each origin.",
+        forms,
     )
-    scale = data.scale[[origin.series for origin in origins]]
+    scale = np.stack([data.scale(origin) for origin in origins])
     return Backtest(origins, truth, found, model.levels, scale, data.panel.targets, notes)
 
 
@@ -177,10 +185,12 @@ def predict(model: Forecaster, data: ForecastData, origins: list[Origin]) -> np.
     return np.asarray(torch.cat(parts, 1).transpose(0, 1).cpu().numpy())
 
 
-def _ets(data: ForecastData, origins: list[Origin], levels: tuple[float, ...]) -> tuple[np.ndarray, str]:
-    """The forecasts of one ETS model for each series and target, and their forms in words."""
+def _ets(data: ForecastData, origins: list[Origin], levels: tuple[float, ...]) -> tuple[np.ndarray, str, str]:
+    """The forecasts of one ETS model for each series and target, what to call them ("" where there is none), and their
+    forms in words.
+    """
     targets = len(data.panel.targets)
-    forecasts = np.empty((len(origins), data.horizon, targets, max(1, len(levels))))
+    forecasts = np.full((len(origins), data.horizon, targets, max(1, len(levels))), np.nan)
     own: dict[int, list[int]] = {}
     for i, origin in enumerate(origins):
         own.setdefault(origin.series, []).append(i)
@@ -188,23 +198,27 @@ def _ets(data: ForecastData, origins: list[Origin], levels: tuple[float, ...]) -
     forms: dict[str, int] = {}
     for k, d in _shown([(k, d) for k in own for d in range(targets)]):
         series = data.panel.series[k]
-        # A series that begins in the test part has no history before it: its first window must do.
-        fitted = max(data.test_from - series.first, data.window)
+        # A series that begins in the test part has no history before it: what lies before any origin must do.
+        fitted = max(data.test_from - series.first, data.least)
         try:
             ets = ETS(series.values[:, d], fitted, data.season, estimate)
         except ValueError:
-            name = "none fits, the naive forecast stands in"
+            name = NONE
             for i in own[k]:
-                forecasts[i, :, d] = naive(series.values[: origins[i].known, d, None], data.horizon)
+                point = naive(series.values[: origins[i].known, d], data.horizon)
+                forecasts[i, :, d, levels.index(0.5) if levels else 0] = point
         else:
             name = ets.name
             for i in own[k]:
                 forecasts[i, :, d] = ets.forecast(origins[i].known, data.horizon, levels)
         forms[name] = forms.get(name, 0) + 1
+    if set(forms) == {NONE}:
+        return forecasts, "", "ETS: no form fits, so it has no row."
     told = sorted(forms.items(), key=lambda item: -item[1])
     words = ", ".join(f"{name} × {count}" if sum(forms.values()) > 1 else name for name, count in told)
     rule = "" if estimate else ", first states by statsmodels' rule"
-    return forecasts, f"ETS: {words}, chosen by AICc{rule}"
+    words += f", chosen by AICc{rule}, form and parameters fitted once on all data before the test"
+    return forecasts, STAND_IN if NONE in forms else "ETS", f"ETS: {words}, states updated to each origin."
 
 
 def _shown(items: list[Any]) -> Iterable[Any]:

@@ -83,11 +83,19 @@ def _dated(ax: Axes, times: Any) -> None:
 
 def _by_step(ax: Axes, found: Backtest) -> None:
     steps = np.arange(1, found.truth.shape[1] + 1)
-    colours = {NET: COLOURS[1], "ETS": COLOURS[0], "seasonal naive": COLOURS[2], "naive": "#6b7280"}
+    colours = {NET: COLOURS[1], "seasonal naive": COLOURS[2], "naive": "#6b7280"}
     for method in found.forecasts:
         error = np.abs(found.truth - found.point(method)) / found.scale[:, None]
         width, dots = (2.2, "o") if method == NET else (1.4, ".")
-        ax.plot(steps, error.mean((0, 2)), color=colours[method], linewidth=width, marker=dots, ms=4, label=method)
+        ax.plot(
+            steps,
+            error.mean((0, 2)),
+            color=colours.get(method, COLOURS[0]),
+            linewidth=width,
+            marker=dots,
+            ms=4,
+            label=method,
+        )
     ax.set(xlabel="steps ahead", ylabel="MASE", ylim=(0, None))
     ax.margins(x=0.02)
     ax.grid(axis="y", color=GRID, linewidth=0.8)

@@ -11,6 +11,7 @@ from gatewise.tasks.errors import InputError, require
 from gatewise.tasks.forecast.data import Panel, Series
 from gatewise.tasks.forecast.grid import Grid, parse, shown
 from gatewise.tasks.forecast.model import Forecaster
+from gatewise.tasks.forecast.windows import own_figures
 from gatewise.tasks.run import write
 
 
@@ -98,9 +99,7 @@ def _usual(facts: dict[str, Any], series: Series, known: int) -> tuple[Any, Any]
     if series.name in facts["series"]:
         number = facts["series"].index(series.name)
         return facts["location"][number], facts["deviation"][number]
-    history = series.values[:known]
-    deviation = history.std(0)
-    return history.mean(0), np.where(deviation > 0, deviation, np.mean(facts["deviation"], 0))
+    return own_figures(series.values[:known], np.array(facts["deviation"]))
 
 
 @torch.no_grad()

@@ -20,7 +20,8 @@ class Window(NamedTuple):
     Args:
         past: (T, B, D + C) the targets and covariates that the net reads, float64.
         first: (B,) the number of each window's first step, int64.
-        location, deviation: (B, D) of the series' part to learn.
+        location, deviation: (B, D) of the series' part to learn; of what lies before the future where the series
+            has no window to learn.
         future: (h, B, D) what came then; h = 0 where it is not known.
         unit: (B, D) the series' seasonal naive error, in which errors are measured.
     """
@@ -44,7 +45,9 @@ class ForecastData:
     """Series made ready for training: cut in time, the same for all series, into a part to learn, one to choose the
     best epoch by, and one to judge it.
 
-    A window belongs to a part when its future lies there whole. Statistics come from the part to learn alone.
+    A window belongs to a part when its future lies there whole and more than a season lies before it, so that there is
+    a seasonal naive forecast and an error of it. Statistics come from the part to learn alone; those of a series that
+    begins too late for it come from what lies before each forecast.
 
     Args:
         panel: the series, as `read` gives them.
@@ -62,27 +65,30 @@ class ForecastData:
         self.season = s.season or panel.season
         self.horizon = s.horizon or panel.horizon
         self.window = s.window or default_window(self.season)
+        self.least = max(self.window, self.season + 1)  # what a forecast must know
         self.end = max(series.first + len(series) for series in panel.series)
         begin = min(series.first for series in panel.series)
         self.test_from, self.holdout_from = self._cuts(begin)
-        self.scale = _filled([naive_error(self.before(x, self.test_from), self.season) for x in panel.series])
-        learned = [self.before(series, self.holdout_from) for series in panel.series]
-        self.unit = _filled([naive_error(values, self.season) for values in learned])
-        self.location = _filled([_mean(values) for values in learned])
-        self.deviation = _filled([_deviation(values) for values in learned])
         sizes = np.cumsum([0, *(len(series) for series in panel.series)])
         self._begins = torch.from_numpy(sizes[:-1])
         self._rows = torch.from_numpy(np.concatenate([np.hstack([x.values, x.covariates]) for x in panel.series]))
-        self._figures = torch.from_numpy(np.stack([self.location, self.deviation, self.unit]))
         self.learned = self._origins(begin, self.holdout_from)
         self.held = self._origins(self.holdout_from, self.test_from)
         self.tested = self._origins(self.test_from, self.end)
         if not self.learned or (s.holdout and not self.held) or (s.test and not self.tested):
             raise InputError(
                 f"{s.source or 'the series'} has {max(map(len, panel.series))} steps, too few for windows of"
-                f" {self.window} and a horizon of {self.horizon} in each of the parts to learn, to choose and to test:"
-                " lower --window or --horizon"
+                f" {self.window}, a season of {self.season} and a horizon of {self.horizon} in each of the parts to"
+                " learn, to choose and to test: lower --window, --season or --horizon"
             )
+        known = sorted({origin.series for origin in self.learned})
+        learned = [self.before(panel.series[k], self.holdout_from) for k in known]
+        self.location = np.stack([values.mean(0) for values in learned])
+        self.deviation = _filled([values.std(0) for values in learned])
+        self.unit = _filled([naive_error(values, self.season) for values in learned])
+        figures = torch.full((3, len(panel.series), len(panel.targets)), torch.nan, dtype=torch.float64)
+        figures[:, known] = torch.from_numpy(np.stack([self.location, self.deviation, self.unit]))
+        self._known, self._figures = known, figures
 
     def _cuts(self, begin: int) -> tuple[int, int]:
         """Where the test part begins, and the held-out part before it; each has room for a horizon."""
@@ -100,7 +106,7 @@ class ForecastData:
             Origin(k, known)
             for k, series in enumerate(self.panel.series)
             for known in range(
-                max(self.window, begin - series.first), min(len(series), end - series.first) - self.horizon + 1
+                max(self.least, begin - series.first), min(len(series), end - series.first) - self.horizon + 1
             )
         ]
 
@@ -125,8 +131,26 @@ class ForecastData:
         past = self._rows[here + torch.arange(-self.window, 0)[:, None]]
         future = self._rows[here + torch.arange(length)[:, None]][..., : len(self.panel.targets)]
         first = known - self.window + torch.tensor([self.panel.series[k].first for k in series.tolist()])
-        location, deviation, unit = self._figures[:, series]
+        figures = self._figures[:, series]
+        for i in figures[0, :, 0].isnan().nonzero().flatten().tolist():  # windows of series that are not learned
+            history = self.panel.series[int(series[i])].values[: int(known[i])]
+            usual = own_figures(history, self.deviation)
+            figures[:, i] = torch.from_numpy(np.stack([*usual, self._error(history)]))
+        location, deviation, unit = figures
         return Window(past, first, location, deviation, future, unit)
+
+    def scale(self, origin: Origin) -> np.ndarray:
+        """(D,) the unit in which errors are judged: the seasonal naive error before the test part, and before the
+        origin where too little of the series lies there.
+        """
+        series = self.panel.series[origin.series]
+        history = self.before(series, self.test_from)
+        return self._error(history if len(history) > self.season else series.values[: origin.known])
+
+    def _error(self, history: np.ndarray) -> np.ndarray:
+        """(D,) the seasonal naive error of a history; where that is 0, the mean of the learned series'."""
+        error = naive_error(history, self.season)
+        return np.where(error > 0, error, self.unit.mean(0))
 
     def training(self, seed: int = 0, rank: int = 0, world: int = 1) -> Shuffled[Window]:
         """The batches to learn from."""
@@ -150,7 +174,7 @@ class ForecastData:
         return {
             "targets": list(self.panel.targets),
             "covariates": list(self.panel.covariates),
-            "series": [series.name for series in self.panel.series],
+            "series": [self.panel.series[k].name for k in self._known],  # those with a window to learn
             "grid": self.panel.grid.to_dict(),
             "season": self.season,
             "calendar": self.panel.grid.kind != "steps",
@@ -166,18 +190,23 @@ def default_window(season: int) -> int:
     return max(24, 3 * season)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    return values.mean(0) if len(values) else np.full(values.shape[1], np.nan)
+def own_figures(history: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Location and deviation of a series that is not learned, from its history.
 
+    Args:
+        history: (N, D).
+        others: (S, D) the deviations of those that were learned, whose mean is taken for what does not move.
 
-def _deviation(values: np.ndarray) -> np.ndarray:
-    return values.std(0) if len(values) > 1 else np.full(values.shape[1], np.nan)
+    Returns:
+        (D,) each.
+    """
+    deviation = history.std(0)
+    return history.mean(0), np.where(deviation > 0, deviation, others.mean(0))
 
 
 def _filled(figures: list[np.ndarray]) -> np.ndarray:
-    """(S, D) a figure for each series and target; where a series is too short or constant, the others' mean, else 1."""
+    """(S, D) a figure for each series and target; where it is 0, as of a constant, the others' mean, else 1."""
     table = np.stack(figures)
-    table = np.where(np.isfinite(table) & (table != 0), table, np.nan)
-    counts = np.isfinite(table).sum(0)
-    means = np.where(counts > 0, np.nansum(table, 0) / np.maximum(counts, 1), 1.0)
-    return np.where(np.isfinite(table), table, means)
+    counts = (table > 0).sum(0)
+    means = np.where(counts > 0, table.sum(0) / np.maximum(counts, 1), 1.0)
+    return np.where(table > 0, table, means)

@@ -1,4 +1,4 @@
-"""What several test files share: comparison, random numbers, and random cells with a plain loop to compare with."""
+"""What several test files share: comparison, random numbers, series, and random cells with a plain loop beside them."""
 
 from __future__ import annotations
 
@@ -204,3 +204,20 @@ def interrupt_at(monkeypatch, trainee, batches, times=1):
         return loss(self, batch, state)
 
     monkeypatch.setattr(trainee, "loss", counting)
+
+
+def waves(steps=120, groups=("north", "south")):
+    """A table of two groups of two targets each, monthly."""
+    import numpy as np
+    import pandas as pd
+
+    random = np.random.default_rng(0)
+    t = np.arange(steps)
+    months = pd.date_range("2010-01-01", periods=steps, freq="MS").strftime("%Y-%m-%d")
+    tables = []
+    for k, name in enumerate(groups):
+        wave = np.sin(2 * np.pi * t / 4)
+        noise = random.normal(0, 0.2, (2, steps))
+        columns = {"a": 10 * k + wave + noise[0], "b": 5 - wave + noise[1], "rain": random.random(steps)}
+        tables.append(pd.DataFrame({"month": months, "place": name, **columns}))
+    return pd.concat(tables, ignore_index=True)

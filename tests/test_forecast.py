@@ -1,12 +1,12 @@
 """Whole trainings of forecasts: what they leave behind, that they see no future, how they go on and are used."""
 
 import csv
+import json
 import os
 
 import numpy as np
 import pytest
-import torch
-from helpers import assert_same_run, interrupt_at
+from helpers import assert_same_run, interrupt_at, waves
 
 pd = pytest.importorskip("pandas")
 pytest.importorskip("lightning")
@@ -17,20 +17,6 @@ from gatewise.tasks.errors import InputError  # noqa: E402
 from gatewise.tasks.forecast import training  # noqa: E402
 
 SMALL = {"hidden": 8, "epochs": 3, "horizon": 4, "season": 4, "window": 12, "origins": 20}
-
-
-def waves(steps=120, groups=("north", "south")):
-    """Two groups of two targets each, monthly."""
-    random = np.random.default_rng(0)
-    t = np.arange(steps)
-    months = pd.date_range("2010-01-01", periods=steps, freq="MS").strftime("%Y-%m-%d")
-    tables = []
-    for k, name in enumerate(groups):
-        wave = np.sin(2 * np.pi * t / 4)
-        noise = random.normal(0, 0.2, (2, steps))
-        columns = {"a": 10 * k + wave + noise[0], "b": 5 - wave + noise[1], "rain": random.random(steps)}
-        tables.append(pd.DataFrame({"month": months, "place": name, **columns}))
-    return pd.concat(tables, ignore_index=True)
 
 
 @pytest.fixture
@@ -97,101 +83,6 @@ def test_the_table_is_what_the_forecasts_are_worth(trained):
     assert rows.loc["seasonal naive", "MAE"] == pytest.approx(np.mean(naive))
 
 
-@pytest.mark.parametrize("decode", ["direct", "autoregressive"])
-@pytest.mark.parametrize("normalise", ["location", "window", "series"])
-def test_no_forecast_sees_what_comes_after_its_origin(decode, normalise):
-    table = waves()
-    late = table["month"] >= "2018-01-01"  # 24 of 120 months, the test part
-    changed = table.copy()
-    changed.loc[late, ["a", "b", "rain"]] = 1e4
-    columns = {"time": "month", "target": ("a", "b"), "covariates": ("rain",), "group": "place"}
-    before, after = (
-        forecast.ForecastData(forecast.panel(rows, **columns), horizon=4, window=12) for rows in (table, changed)
-    )
-    assert before.test_from == 96
-    assert before.facts() == after.facts()
-    for one, other in zip(
-        (*before.training(), *before.held_out()), (*after.training(), *after.held_out()), strict=True
-    ):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    torch.manual_seed(0)
-    net = forecast.Forecaster("gru", before.facts(), hidden_size=8, decode=decode, normalise=normalise)
-    one, other = (forecast.forecast(net, data.panel, origin="2017-12-01") for data in (before, after))
-    assert one.drop(columns="truth").equals(other.drop(columns="truth"))
-    assert not one["truth"].equals(other["truth"])
-
-
-def test_no_method_of_the_table_sees_what_comes_after_its_origin():
-    table = waves(groups=("north",))[["month", "a"]]
-    changed = table.copy()
-    changed.loc[changed["month"] >= "2018-01-01", "a"] = 1e4
-    before, after = (
-        forecast.ForecastData(forecast.panel(rows, time="month", target="a"), horizon=4, season=4, window=12)
-        for rows in (table, changed)
-    )
-    net = forecast.Forecaster("gru", before.facts(), hidden_size=8)
-    one, other = (forecast.backtest(net, data) for data in (before, after))
-    assert one.origins[0].known == 96
-    assert set(one.forecasts) == {"net", "seasonal naive", "naive", "ETS"}
-    for method, forecasts in one.forecasts.items():
-        np.testing.assert_array_equal(forecasts[0], other.forecasts[method][0], err_msg=method)
-        assert not (forecasts[1] == other.forecasts[method][1]).all()
-    assert (one.scale == other.scale).all()
-
-
-def test_a_series_that_was_not_learned_is_measured_by_its_own_history():
-    table = waves(groups=("north", "south"))[["month", "place", "a"]]
-    late = table[(table["place"] == "south") & (table["month"] >= "2018-03-01")]  # the test part begins in January
-    table = pd.concat([table[table["place"] == "north"], late.assign(a=1000 * late["a"])], ignore_index=True)
-    data = forecast.ForecastData(
-        forecast.panel(table, time="month", target="a", group="place"), horizon=4, season=4, window=12
-    )
-    assert data.facts()["series"] == ["north"]
-    torch.manual_seed(0)
-    net = forecast.Forecaster("gru", data.facts(), hidden_size=8)
-    found = forecast.backtest(net, data)
-    own = [i for i, origin in enumerate(found.origins) if origin.series == 1]
-    values = data.panel.series[1].values
-    for i in own:
-        known = found.origins[i].known
-        assert found.scale[i] == np.abs(values[4:known] - values[: known - 4]).mean()
-        window = data.batch([found.origins[i]])
-        assert (window.location, window.deviation) == (values[:known].mean(), values[:known].std())
-        assert window.unit == found.scale[i, 0]
-    origin = data.panel.grid.times(np.array([data.panel.series[1].first + found.origins[own[-1]].known - 1]))[0]
-    again = forecast.forecast(net, data.panel, origin=origin, series="south")
-    np.testing.assert_allclose(again["q0.5"], found.point("net")[own[-1], :, 0])
-
-
-def test_a_naive_forecast_is_not_called_ets(monkeypatch):
-    data = forecast.ForecastData(
-        forecast.panel(waves()[["month", "place", "a"]], time="month", target="a", group="place"),
-        **{"horizon": 4, "season": 4, "window": 12, "origins": 8},
-    )
-    net = forecast.Forecaster("gru", data.facts(), hidden_size=8)
-
-    def none(values, *rest):
-        raise ValueError
-
-    def for_south(values, *rest):
-        return none(values) if values[0] == data.panel.series[0].values[0] else forecast.ETS(values, *rest)
-
-    for ets, row, told in (
-        (for_south, ["ETS or naive"], "no form fits, naive × 1"),
-        (none, [], "no form fits, so it has no row"),
-    ):
-        monkeypatch.setattr("gatewise.tasks.forecast.evaluation.ETS", ets)
-        found = forecast.backtest(net, data)
-        assert list(found.forecasts)[3:] == row
-        assert told in found.notes[1]
-        if row:
-            measures = [found.measures(row[0], 0, [o.series == k for o in found.origins]) for k in (0, 1)]
-            assert measures[0]["coverage"] is None
-            assert measures[1]["coverage"] > 0
-            assert found.measures(row[0], 0)["coverage"] is None
-            assert f"│ {row[0]} " in found.text()
-
-
 @pytest.mark.parametrize("choices", [{"layers": 2, "dropout": 0.3}, {"decode": "autoregressive", "cell": "lstm"}])
 def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(source, tmp_path, monkeypatch, choices):
     chosen = settings(source, **choices, test=0.0)
@@ -235,8 +126,9 @@ def test_a_run_forecasts_from_new_files_and_refuses_what_it_does_not_know(traine
         ({"series": "east"}, "there is no series 'east': choose one of north, west"),
         (
             {"origin": "2019-02-02"},
-            "the origin 2019-02-02 is no time of the series: its data are monthly from 2015-06",
+            "the origin 2019-02-02 is no time of the series north: its data are monthly from 2015-06",
         ),
+        ({"origin": "soon"}, "the origin soon is no time of the series north"),
         ({"origin": "2015-09-01"}, "has 4 steps before the origin, and the net reads 12"),
     ):
         with pytest.raises(InputError, match=message):
@@ -245,12 +137,85 @@ def test_a_run_forecasts_from_new_files_and_refuses_what_it_does_not_know(traine
         (lambda t: t.drop(columns="rain"), "no column 'rain'"),
         (
             lambda t: t.assign(month=pd.date_range("2010-01-01", periods=130).tolist() * 2),
-            "data are daily; the net",
+            "data are daily, as 2010-01-01; the net was trained on data monthly, as 2010-01-01",
+        ),
+        (
+            lambda t: t.assign(month=pd.date_range("2010-01-01", periods=130, freq="ME").tolist() * 2),
+            "data are monthly, as 2010-01-31; the net was trained on data monthly, as 2010-01-01",
         ),
     ):
         change(longer).to_csv(tmp_path / "later.csv", index=False)
         with pytest.raises(InputError, match=message):
             forecast.forecast(model, forecast.panel_of(folder / "run", str(tmp_path / "later.csv"))[0])
+
+
+def test_a_series_that_is_too_short_leaves_the_others_their_forecasts(run, trained, tmp_path):
+    folder, _ = trained
+    panel, _ = forecast.panel_of(folder / "run")
+    north = waves(groups=("north",))
+    short = north[50:51].assign(place="[/h] $x^$"), north[:60].assign(place="old")
+    pd.concat([north, *short]).to_csv(tmp_path / "more.csv", index=False)
+    whole = forecast.forecast(forecast.load(folder / "run"), panel, series="north")
+    code, _, err = run("forecast", str(folder / "run"), "--data", str(tmp_path / "more.csv"))
+    assert code == 0
+    assert err == (
+        "gatewise: left out: the series [/h] $x^$ has 1 step before the origin, and the net reads 12:"
+        " give more history\n"
+    )
+    found = pd.read_csv(folder / "run" / "forecast.csv")
+    assert found["series"].unique().tolist() == ["north", "old"]
+    assert found["q0.5"][:8].tolist() == pytest.approx(whole["q0.5"].tolist())
+    model, (panel, _) = forecast.load(folder / "run"), forecast.panel_of(folder / "run", str(tmp_path / "more.csv"))
+    table = forecast.forecast(model, panel, origin="2018-01-01")
+    assert table["series"].unique().tolist() == ["north"]
+    assert [why.split(":")[0] for why in table.attrs["left_out"]] == [
+        "the origin 2018-01-01 is no time of the series [/h] $x^$",
+        "the origin 2018-01-01 is no time of the series old",
+    ]
+
+
+def test_names_are_taken_as_they_are_and_numbers_have_no_dates(run, tmp_path):
+    names = ["flow [in]", "w [/h] $x^$"]
+    table = waves(groups=("north",)).rename(columns=dict(zip("ab", names, strict=True))).assign(month=range(120))
+    table.to_csv(tmp_path / "$x^$.csv", index=False)
+    chosen = settings(str(tmp_path / "$x^$.csv"), target=tuple(names), covariates=(), group="", epochs=1)
+    result = forecast.train(chosen, tmp_path / "run")
+    for name in names:
+        assert result.run.report.read_text().count(f"│ {name} ") == 4
+    code, _, err = run("forecast", str(tmp_path / "run"), "--origin", "60.0")
+    assert (code, err) == (0, "")
+    for origin in ("2015-01-01", "foo", "60.5"):
+        code, _, err = run("forecast", str(tmp_path / "run"), "--origin", origin)
+        expected = f"gatewise: the origin {origin} is no time of the series: its data are in steps of 1 from 0 to 119\n"
+        assert (code, err) == (2, expected)
+    code, _, err = run("forecast", str(tmp_path / "run"), "--data", "co2")
+    assert (code, err) == (2, "gatewise: the targets are co2; the net was trained on flow [in], w [/h] $x^$\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"location": wrong} for wrong in (None, [1], [["a", 1], [1, 1]], [[1, 1]])),
+        *({"deviation": wrong} for wrong in ([[0, 1], [1, 1]], [[float("nan"), 1], [1, 1]])),
+        *({"grid": {"step": 1, "anchor": "2010-01-01", **wrong}} for wrong in ({"kind": "foo"}, {})),
+        *(
+            {"grid": {"kind": "months", "step": step, "anchor": anchor}}
+            for step, anchor in ((0, "2010-01-01"), (1, "x"))
+        ),
+        *({"series": wrong} for wrong in ([], None)),
+        *({"targets": []}, {"window": -3}, {"season": 0}, {"calendar": None}),
+    ],
+)
+def test_damaged_facts_are_refused_in_one_line(trained, change):
+    folder, _ = trained
+    file = folder / "run" / "series.json"
+    facts = json.loads(file.read_text())
+    try:
+        file.write_text(json.dumps({**facts, **change}))
+        with pytest.raises(InputError, match=r"series\.json is damaged \(.*\): restore it, or train anew"):
+            forecast.load(folder / "run")
+    finally:
+        file.write_text(json.dumps(facts))
 
 
 def test_from_python_in_five_lines(tmp_path):

@@ -72,6 +72,37 @@ def test_whole_numbers_zones_and_other_ways_to_write_dates():
     ]
 
 
+@pytest.mark.parametrize(("milliseconds", "season"), [(500, 1), (1500, 1), (60_000, 60)])
+def test_parts_of_a_second_are_steps_too(milliseconds, season):
+    times = pd.date_range("2024-01-01T00:00:00.25", periods=80, freq=f"{milliseconds}ms")
+    table = pd.DataFrame({"time": times.astype(str), "y": np.arange(80.0)})
+    for fill in ("none", "linear"):
+        panel = forecast.panel(table, time="time", fill=fill)
+        assert panel.series[0].values[:, 0].tolist() == list(range(80))
+        assert panel.notes == ()
+        assert panel.season == season
+        assert panel.grid.times(np.arange(80)).equals(times)
+    holes = forecast.panel(table.drop(index=7), time="time", fill="linear")
+    assert holes.series[0].values[:, 0].tolist() == list(range(80))
+    with pytest.raises(InputError, match="times finer than a microsecond"):
+        forecast.panel(table.assign(time=times + pd.to_timedelta(np.arange(80) % 2, unit="ns")), time="time")
+
+
+@pytest.mark.parametrize("fill", ["none", "linear", "previous"])
+@pytest.mark.parametrize(
+    ("times", "first"),
+    [
+        # The months' first days with the day in front are read as days of January, and numbers as numbers.
+        (pd.date_range("2010-01-01", periods=80, freq="MS").strftime("%d/%m/%Y"), "line 38: the data are daily"),
+        (pd.date_range("2024-01-01", periods=80).strftime("%Y%m%d").astype(int), "line 62: the data are in steps of 1"),
+    ],
+)
+def test_more_steps_than_rows_are_not_put_in(tmp_path, times, first, fill):
+    path = written(tmp_path, pd.DataFrame({"time": times, "y": 1.0}))
+    with pytest.raises(InputError, match=rf"{first}.* steps would be missing: write dates as 2024-01-31"):
+        forecast.read(path, time="time", fill=fill)
+
+
 def test_the_data_sets_of_statsmodels():
     pytest.importorskip("statsmodels")
     for name, steps, season, horizon in (("sunspots", 309, 11, 11), ("nile", 100, 1, 10), ("elnino", 732, 12, 12)):
@@ -128,6 +159,8 @@ def changed(row, column, value):
             "line 9: the data are daily, expected 2024-02-27, got 2024-02-26 06",
         ),
         (changed(7, "shop", None), "line 9 names no shop: name it, or drop the row"),
+        (changed(7, "sales", 1e200), "line 9: sales is 1e.200: give it in other units"),
+        (lambda table: table.assign(promo=table["promo"] * 1e-200), "promo is 2e-200: give it in other units"),
         (lambda table: table.drop(columns="promo"), "has no column 'promo'"),
         (lambda table: table.groupby("shop").head(1), "has one row a series"),
         (lambda table: table.head(0), "has no rows"),
@@ -136,6 +169,16 @@ def changed(row, column, value):
 def test_what_cannot_be_used_is_named_with_its_line(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         forecast.read(written(tmp_path, change(shops())), **COLUMNS)
+
+
+def test_what_only_parquet_holds_is_refused_too(tmp_path):
+    pytest.importorskip("pyarrow")
+    numbered = shops(20).assign(day=pd.array([1, None, *range(3, 31)], dtype="Int64"))
+    with pytest.raises(InputError, match="row 2: expected a whole number or a date, got <NA>"):
+        forecast.read(written(tmp_path, numbered, "x.parquet"), **COLUMNS)
+    nested = shops(20).assign(shop=[{"name": 1}] * 30)
+    with pytest.raises(InputError, match="shop holds dicts, expected names"):
+        forecast.read(written(tmp_path, nested, "x.parquet"), **COLUMNS)
 
 
 def test_columns_are_asked_for_or_found(tmp_path):
@@ -149,6 +192,11 @@ def test_columns_are_asked_for_or_found(tmp_path):
     for wrong in ({"source": "co2", "target": ("x",)}, {"source": "x.csv", "group": "shop"}, {"fill": "mean"}):
         with pytest.raises(InputError):
             DataSettings(**wrong)
+    with pytest.raises(InputError, match="the column 'x' is given twice"):
+        DataSettings(source="x.csv", target=("x", "y"), covariates=("x",))
+    for wrong in ("level,auto", "none,level", "level,level", "height"):
+        with pytest.raises(InputError, match="features"):
+            ForecastSettings.of(features=wrong)
     for wrong in ("0.1,0.9", "0.5,0.1", "1.5", "a"):
         with pytest.raises(InputError, match="quantiles are rising numbers"):
             ForecastSettings.of(quantiles=wrong)

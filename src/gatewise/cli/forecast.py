@@ -141,6 +141,11 @@ def forecast(
         if note:
             print(f"gatewise: {note}", file=sys.stderr)
         table = predict(model, panel, horizon, origin=origin, series=series)
+        left_out = table.attrs["left_out"]
+        for why in left_out[:3]:
+            print(f"gatewise: left out: {why}", file=sys.stderr)
+        if len(left_out) > 3:
+            print(f"gatewise: left out: {len(left_out) - 3} series more", file=sys.stderr)
         files = keep(table, model, panel, run)
         shown = table.drop(
             columns=[name for name in ("series", "truth") if not table[name].replace("", None).notna().any()]

@@ -120,6 +120,7 @@ def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
     if not len(table):
         raise InputError(f"{what} has no rows: give a table with values")
     values = np.stack([numbers(table, name, what) for name in columns], axis=1)
+    _sized(values, columns, what)
     times = parse(table[settings.time], what) if settings.time else pd.Series(np.arange(len(table)))
     names, rows = _groups(table, settings.group, what)
     for found in rows:
@@ -153,6 +154,16 @@ def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
     )
 
 
+def _sized(values: np.ndarray, columns: Sequence[str], what: Path) -> None:
+    """Refuses values whose squares no float64 holds."""
+    sizes = np.abs(values)
+    for k, column in enumerate(columns):
+        most = np.nanmax(sizes[:, k], initial=0.0)
+        if most and not 1e-100 < most < 1e100:
+            row = int(np.nanargmax(sizes[:, k]))
+            raise InputError(f"{place(what, row)}: {column} is {values[row, k]:g}: give it in other units")
+
+
 def _only_other(table: pd.DataFrame, settings: DataSettings, what: Path) -> tuple[str, ...]:
     used = {settings.time, settings.group, *settings.covariates}
     others = [name for name in table.columns if name not in used and pd.api.types.is_numeric_dtype(table[name])]
@@ -172,7 +183,10 @@ def _groups(table: pd.DataFrame, group: str, what: Path) -> tuple[list[str], lis
     if column.isna().any():
         row = int(np.flatnonzero(column.isna())[0])
         raise InputError(f"{place(what, row)} names no {group}: name it, or drop the row")
-    codes, names = pd.factorize(column)
+    try:
+        codes, names = pd.factorize(column)
+    except TypeError as error:  # lists or dicts, in Parquet
+        raise InputError(f"{what}: {group} holds {type(column.iloc[0]).__name__}s, expected names") from error
     order = np.argsort(codes, kind="stable")
     return [str(name) for name in names], np.split(order, np.cumsum(np.bincount(codes))[:-1])
 
@@ -193,6 +207,8 @@ def _regular(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, what: Path, 
     """The step numbers of one series' rows; refuses times between the steps, and absent ones unless they are filled."""
     numbers = grid.numbers(times)
     off = np.flatnonzero(np.isnan(numbers) | (numbers != np.floor(numbers)))
+    if not len(off) and fill != "zero":
+        _dense(grid, times, rows, numbers, what)
     absent = np.flatnonzero(np.diff(numbers) != 1) + 1 if fill == "none" else off
     if len(off) or len(absent):
         bad = int(min([*off, *absent]))
@@ -201,6 +217,18 @@ def _regular(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, what: Path, 
         got = shown(times.iloc[bad])
         raise InputError(f"{place(what, rows[bad])}: the data are {grid.name}, {expected}got {got}: {cure}")
     return numbers.astype(np.int64)
+
+
+def _dense(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, numbers: np.ndarray, what: Path) -> None:
+    """Refuses a series that would have more steps put in than it has rows: its times are not what they seem."""
+    total = int(numbers[-1] - numbers[0]) + 1
+    if total > 2 * len(rows):
+        bad = int(np.diff(numbers).argmax()) + 1
+        raise InputError(
+            f"{place(what, rows[bad])}: the data are {grid.name}, and {shown(times.iloc[bad])} comes after"
+            f" {shown(times.iloc[bad - 1])}, so that {total - len(rows)} of {total} steps would be missing: write dates"
+            " as 2024-01-31, or leave --time out, so that every row is a step"
+        )
 
 
 def _filled(

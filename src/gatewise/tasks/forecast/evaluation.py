@@ -94,6 +94,7 @@ class Backtest:
 
     def table(self) -> Any:
         """The measures as a table for rich."""
+        from rich.markup import escape
         from rich.table import Table
 
         steps = self.truth.shape[1]
@@ -114,7 +115,7 @@ class Backtest:
                 if covered:
                     share = row["coverage"]
                     cells.append("–" if share is None else f"{100 * share:.0f} %")
-                table.add_row(*[target] * many, name, *cells, end_section=many and name == list(rows)[-1])
+                table.add_row(*[escape(target)] * many, name, *cells, end_section=many and name == list(rows)[-1])
         return table
 
     def text(self) -> str:

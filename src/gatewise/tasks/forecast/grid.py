@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gatewise.tasks.errors import InputError
+from gatewise.tasks.errors import InputError, choose
 from gatewise.tasks.table import place
 
 # By the length of a step: what it is called, and after how many steps the pattern usually comes again.
@@ -19,7 +19,7 @@ _MONTHS = {
     6: ("every 6 months", 2),
     12: ("yearly", 1),
 }
-_SECONDS = {
+_SECONDS: dict[float, tuple[str, int]] = {
     60: ("every minute", 60),
     600: ("every 10 minutes", 144),
     900: ("every 15 minutes", 96),
@@ -28,6 +28,7 @@ _SECONDS = {
     86_400: ("daily", 7),
     604_800: ("weekly", 52),
 }
+_UNITS = {"seconds": 1_000_000, "microseconds": 1}  # in microseconds
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Grid:
     """Evenly spaced times: time number k is `anchor` plus k steps.
 
     Args:
-        kind: `"steps"` (whole numbers), `"months"`, `"month ends"`, or `"seconds"`.
+        kind: `"steps"` (whole numbers), `"months"`, `"month ends"`, `"seconds"`, or `"microseconds"`.
         step: the length of a step, in that unit.
         anchor: the time number 0: a whole number, or ISO 8601.
     """
@@ -43,6 +44,12 @@ class Grid:
     kind: str
     step: int
     anchor: str
+
+    def __post_init__(self) -> None:  # for a grid that is read from a file
+        choose("kind", self.kind, ("steps", "months", "month ends", *_UNITS))
+        if type(self.step) is not int or self.step < 1:
+            raise InputError(f"step must be a whole number above 0; got {self.step!r}")
+        int(self.anchor) if self.kind == "steps" else pd.Timestamp(self.anchor)
 
     @classmethod
     def of(cls, times: "pd.Series[Any]", earlier: np.ndarray, later: np.ndarray) -> "Grid":
@@ -63,16 +70,18 @@ class Grid:
             months = (stamps.year * 12 + stamps.month).to_numpy()
             step = _commonest(months[later] - months[earlier])
             return cls("month ends" if ends else "months", step, anchor)
-        seconds = _seconds(stamps)
-        return cls("seconds", _commonest(seconds[later] - seconds[earlier]), anchor)
+        ticks = _ticks(stamps)
+        gap = _commonest(ticks[later] - ticks[earlier])
+        whole = (ticks % 1_000_000 == 0).all()
+        return cls("seconds", gap // 1_000_000, anchor) if whole else cls("microseconds", gap, anchor)
 
     def numbers(self, times: "pd.Series[Any]") -> np.ndarray:
         """The number of each time, (N,); it has a fraction where the time lies between two steps."""
         if self.kind == "steps":
             return np.asarray((times.to_numpy() - int(self.anchor)) / self.step)
         stamps, anchor = pd.DatetimeIndex(times), pd.Timestamp(self.anchor)
-        if self.kind == "seconds":
-            return np.asarray((_seconds(stamps) - _seconds(pd.DatetimeIndex([anchor]))[0]) / self.step)
+        if self.kind in _UNITS:
+            return np.asarray((_ticks(stamps) - _ticks(pd.DatetimeIndex([anchor]))[0]) / self._ticks)
         months = (stamps.year * 12 + stamps.month).to_numpy() - (anchor.year * 12 + anchor.month)
         aligned = np.asarray(stamps.is_month_end if self.kind == "month ends" else stamps.day == anchor.day)
         return np.where(aligned, months / self.step, np.nan)
@@ -82,8 +91,8 @@ class Grid:
         if self.kind == "steps":
             return pd.Index(int(self.anchor) + numbers * self.step)
         anchor = pd.Timestamp(self.anchor)
-        if self.kind == "seconds":
-            return pd.DatetimeIndex(anchor + pd.to_timedelta(numbers * self.step, unit="s"))
+        if self.kind in _UNITS:
+            return pd.DatetimeIndex(anchor + pd.to_timedelta(numbers * self._ticks, unit="us"))
         first = pd.DatetimeIndex([anchor + pd.DateOffset(months=int(k) * self.step) for k in numbers])
         return first + pd.offsets.MonthEnd(0) if self.kind == "month ends" else first
 
@@ -92,9 +101,10 @@ class Grid:
         """How often the data come, in words."""
         if self.kind == "steps":
             return "in steps of 1" if self.step == 1 else f"in steps of {self.step}"
-        if self.kind == "seconds":
-            days, rest = divmod(self.step, 86_400)
-            return _SECONDS.get(self.step, (f"every {self.step} seconds" if rest else f"every {days} days", 1))[0]
+        if self.kind in _UNITS:
+            seconds = self._ticks / 1_000_000
+            words = f"every {seconds:g} seconds" if seconds % 86_400 else f"every {seconds / 86_400:g} days"
+            return _SECONDS.get(seconds, (words, 1))[0]
         return _MONTHS.get(self.step, (f"every {self.step} months", 1))[0]
 
     @property
@@ -102,7 +112,12 @@ class Grid:
         """After how many steps the pattern usually comes again: a year of months, a week of days, a day of hours."""
         if self.kind == "steps":
             return 1
-        return (_SECONDS if self.kind == "seconds" else _MONTHS).get(self.step, ("", 1))[1]
+        usual = _SECONDS.get(self._ticks / 1_000_000) if self.kind in _UNITS else _MONTHS.get(self.step)
+        return usual[1] if usual else 1
+
+    @property
+    def _ticks(self) -> int:
+        return self.step * _UNITS[self.kind]
 
     def to_dict(self) -> dict[str, Any]:
         """The grid as plain values, for JSON."""
@@ -116,7 +131,8 @@ def parse(column: "pd.Series[Any]", what: Path) -> "pd.Series[Any]":
         InputError: a row is empty or no time; the text names it.
     """
     if pd.api.types.is_numeric_dtype(column):
-        bad = ~(np.isfinite(column) & (column == np.floor(column)))
+        found = column.to_numpy(np.float64, na_value=np.nan)
+        bad = ~(np.isfinite(found) & (found == np.floor(found)))
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise InputError(f"{place(what, row)}: expected a whole number or a date, got {column.iloc[row]}")
@@ -150,5 +166,9 @@ def _commonest(gaps: np.ndarray) -> int:
     return int(values[counts.argmax()])
 
 
-def _seconds(stamps: pd.DatetimeIndex) -> np.ndarray:
-    return np.asarray(stamps.as_unit("s").astype("int64"))
+def _ticks(stamps: pd.DatetimeIndex) -> np.ndarray:
+    """Microseconds since 1970."""
+    whole = stamps.as_unit("us")
+    if (whole != stamps).any():
+        raise InputError("times finer than a microsecond are not known: round them, or leave --time out")
+    return np.asarray(whole.astype("int64"))

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from gatewise.inspect.plots import COLOURS, STYLE
+from gatewise.inspect.plots import COLOURS
 from gatewise.tasks.forecast.data import Panel
 from gatewise.tasks.forecast.evaluation import NET, Backtest
 from gatewise.tasks.forecast.windows import ForecastData
+from gatewise.tasks.plot import STYLE
 
 TRUTH, GRID = "#374151", "#e5e7eb"
 MOST = 4  # panels in one picture; more would be too small to read
@@ -76,7 +77,7 @@ def _through_the_test(ax: Axes, found: Backtest, data: ForecastData, k: int, d: 
 def _dated(ax: Axes, times: Any) -> None:
     """Short dates under the axis, where the times are dates."""
     if np.issubdtype(np.asarray(times).dtype, np.datetime64):
-        locator = AutoDateLocator(maxticks=9)  # type: ignore[no-untyped-call]
+        locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 

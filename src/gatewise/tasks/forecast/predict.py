@@ -35,11 +35,12 @@ def forecast(
 
     Returns:
         A row for each series, target and step: `time`, `series`, `target`, then `q0.1`, `q0.5` … or `mean`, and
-        `truth`, NaN where it is not known.
+        `truth`, NaN where it is not known. Of many series, those that are shorter than the window or have no such
+        origin are left out; the table's `attrs["left_out"]` lists why, a line each.
 
     Raises:
-        InputError: the columns or the steps are others than in training, a series is shorter than the window, the
-            origin is no time of the series, or the horizon is longer than the net can go.
+        InputError: the columns or the steps are others than in training, every series is shorter than the window or
+            has no such origin, or the horizon is longer than the net can go.
     """
     horizon = model.horizon if horizon is None else horizon
     if horizon < 1:
@@ -49,11 +50,19 @@ def forecast(
     if not chosen:
         names = ", ".join(found.name for found in panel.series[:10]) or "none"
         raise InputError(f"there is no series {series!r}: choose one of {names}")
-    tables = []
+    tables, left_out = [], []
     for found in chosen:
-        known = _known(panel.grid, found, origin)
-        tables.append(_table(model, panel, found, known, horizon, shift))
-    return pd.concat(tables, ignore_index=True)
+        try:
+            known = _known(panel.grid, found, origin, model.facts["window"])
+        except InputError as error:
+            left_out.append(str(error))
+        else:
+            tables.append(_table(model, panel, found, known, horizon, shift))
+    if not tables:
+        raise InputError(left_out[0])
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["left_out"] = left_out
+    return table
 
 
 def _same_kind(model: Forecaster, panel: Panel) -> int:
@@ -72,25 +81,32 @@ def _same_kind(model: Forecaster, panel: Panel) -> int:
                 f"the {what} are {', '.join(found) or 'none'}; the net was trained on {', '.join(wanted) or 'none'}"
             )
     trained = Grid(**facts["grid"])
-    if (panel.grid.kind == "steps") != (trained.kind == "steps"):
-        raise InputError(f"the data are {panel.grid.name}; the net was trained on data {trained.name}")
-    first = trained.numbers(pd.Series(panel.grid.times(np.array([0, 1]))))
-    if first[1] - first[0] != 1:
-        raise InputError(f"the data are {panel.grid.name}; the net was trained on data {trained.name}")
-    return int(np.floor(first[0]))
+    if (panel.grid.kind == "steps") == (trained.kind == "steps"):
+        first = trained.numbers(pd.Series(panel.grid.times(np.array([0, 1]))))
+        if first[1] - first[0] == 1:
+            return int(np.floor(first[0]))
+    ours, its = (f"{grid.name}, as {shown(grid.times(np.array([0]))[0])}" for grid in (panel.grid, trained))
+    raise InputError(f"the data are {ours}; the net was trained on data {its}: give times as in training")
 
 
-def _known(grid: Grid, series: Series, origin: Any) -> int:
-    """How many steps of a series lie at or before the origin."""
-    if origin is None:
-        return len(series)
-    column = pd.Series([int(origin) if grid.kind == "steps" and str(origin).lstrip("-").isdigit() else origin])
-    known = grid.numbers(parse(column, Path("the origin")))[0] - series.first + 1
+def _known(grid: Grid, series: Series, origin: Any, window: int) -> int:
+    """How many steps of a series lie at or before the origin; refuses fewer than the window."""
+    of = f"the series {series.name}" if series.name else "the series"
+    known = float(len(series))
+    if origin is not None:
+        column = pd.Series([str(origin)])
+        if grid.kind == "steps":
+            column = pd.to_numeric(column, errors="coerce")
+        try:
+            known = grid.numbers(parse(column, Path("the origin")))[0] - series.first + 1
+        except InputError:
+            known = np.nan
     if not (known == np.floor(known) and 1 <= known <= len(series)):
         first, last = (shown(time) for time in grid.times(np.array([series.first, series.first + len(series) - 1])))
-        raise InputError(
-            f"the origin {origin} is no time of the series: its data are {grid.name} from {first} to {last}"
-        )
+        raise InputError(f"the origin {origin} is no time of {of}: its data are {grid.name} from {first} to {last}")
+    if known < window:
+        steps = "1 step" if known == 1 else f"{known:.0f} steps"
+        raise InputError(f"{of} has {steps} before the origin, and the net reads {window}: give more history")
     return int(known)
 
 
@@ -105,11 +121,6 @@ def _usual(facts: dict[str, Any], series: Series, known: int) -> tuple[Any, Any]
 @torch.no_grad()
 def _table(model: Forecaster, panel: Panel, series: Series, known: int, horizon: int, shift: int) -> pd.DataFrame:
     facts = model.facts
-    of = f"the series {series.name}" if series.name else "the series"
-    if known < facts["window"]:
-        raise InputError(
-            f"{of} has {known} steps before the origin, and the net reads {facts['window']}: give more history"
-        )
     begin = known - facts["window"]
     past = np.hstack([series.values, series.covariates])[begin:known, None]
     device = model.output.weight.device

@@ -58,6 +58,10 @@ class DataSettings:
         for several in ("target", "covariates"):
             if isinstance(getattr(self, several), str):  # one name from Python
                 object.__setattr__(self, several, (getattr(self, several),))
+        columns = (*self.target, *self.covariates)
+        for name in columns:
+            if columns.count(name) > 1:
+                raise InputError(f"the column {name!r} is given twice among --target and --covariates: give it once")
         choose("fill", self.fill, FILLS)
         for what in ("horizon", "season", "window"):
             if getattr(self, what) is not None:
@@ -110,8 +114,12 @@ class ModelSettings(LayerSettings):
         choose("decode", self.decode, DECODINGS)
         choose("normalise", self.normalise, NORMALISATIONS)
         choose("residual", self.residual, RESIDUALS)
-        for feature in listed(self.features):
-            choose("features", feature, (*FEATURES, "auto", "none"))
+        if self.features != "auto":
+            named = listed(self.features)
+            for feature in named:
+                choose("features", feature, FEATURES if named[1:] else (*FEATURES, "auto", "none"))
+            if len(set(named)) < len(named):
+                raise InputError(f"features are named once each; got {self.features}")
         levels(self.quantiles)
 
 

@@ -10,8 +10,8 @@ from gatewise.tasks.batches import check_shares
 from gatewise.tasks.errors import InputError, require
 from gatewise.tasks.forecast.data import EXTRA, Panel, read_settings
 from gatewise.tasks.forecast.model import Forecaster
-from gatewise.tasks.forecast.settings import SOURCES, ForecastSettings, ModelSettings
-from gatewise.tasks.forecast.windows import ForecastData
+from gatewise.tasks.forecast.settings import SOURCES, DataSettings, ForecastSettings, ModelSettings
+from gatewise.tasks.forecast.windows import ForecastData, check_facts
 from gatewise.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class ForecastTask(Task[ForecastSettings, ForecastData, Forecaster]):
         return data.facts()
 
     def build(self, cell: "gatewise.Graph", facts: dict[str, Any], settings: ForecastSettings) -> Forecaster:
+        check_facts(facts)
         return Forecaster(cell, facts, **settings.model.sizes())
 
     def trainee(self, model: Forecaster, data: ForecastData, settings: ForecastSettings) -> "ForecastTrainee":
@@ -89,7 +90,9 @@ def panel_of(path: str | os.PathLike[str], source: str | None = None) -> tuple[P
     """
     run = TASK.open(path)
     settings = TASK.settings_of(run).data
-    if source is not None and settings.source in SOURCES and source != settings.source:
+    if source in SOURCES:
+        settings = DataSettings(source=source)
+    elif source is not None and settings.source in SOURCES:
         targets = tuple(TASK.facts_of(run)["targets"])
         settings = replace(settings, source=source, time="time", target=targets)
     elif source is not None:

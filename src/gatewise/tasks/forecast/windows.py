@@ -10,6 +10,7 @@ from torch import Tensor
 from gatewise.tasks.batches import InOrder, Shuffled
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.forecast.data import Panel, Series
+from gatewise.tasks.forecast.grid import Grid
 from gatewise.tasks.forecast.metrics import naive_error
 from gatewise.tasks.forecast.settings import DataSettings
 
@@ -183,6 +184,36 @@ class ForecastData:
             "location": self.location.tolist(),
             "deviation": self.deviation.tolist(),
         }
+
+
+def check_facts(facts: dict[str, Any]) -> None:
+    """Refuse facts that no `ForecastData` gives, as of a damaged file.
+
+    Raises:
+        TypeError: what is wrong; or another error where something is absent.
+    """
+    try:
+        Grid(**facts["grid"])
+        figures = {what: torch.tensor(facts[what], dtype=torch.float64) for what in ("location", "deviation")}
+    except ValueError as error:
+        raise TypeError(str(error)) from error
+    for what in ("season", "horizon", "window"):
+        if type(facts[what]) is not int or facts[what] < 1:
+            raise TypeError(f"{what} is {facts[what]!r}")
+    for what in ("targets", "series", "covariates"):
+        names = facts[what]
+        if type(names) is not list or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"{what} are {names!r}")
+        if not names and what != "covariates":
+            raise TypeError(f"there are no {what}")
+    if type(facts["calendar"]) is not bool:
+        raise TypeError(f"calendar is {facts['calendar']!r}")
+    size = (len(facts["series"]), len(facts["targets"]))
+    for what, found in figures.items():
+        if found.shape != size or not found.isfinite().all():
+            raise TypeError(f"{what} has not a number for each series and target")
+    if (figures["deviation"] <= 0).any():
+        raise TypeError("a deviation is not above 0")
 
 
 def default_window(season: int) -> int:

@@ -1,0 +1,106 @@
+"""Rolling-origin evaluation: no method sees the future, each series by its own units, each method by its name."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import waves
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("statsmodels")
+
+from gatewise.tasks import forecast  # noqa: E402
+
+
+@pytest.mark.parametrize("decode", ["direct", "autoregressive"])
+@pytest.mark.parametrize("normalise", ["location", "window", "series"])
+def test_no_forecast_sees_what_comes_after_its_origin(decode, normalise):
+    table = waves()
+    late = table["month"] >= "2018-01-01"  # 24 of 120 months, the test part
+    changed = table.copy()
+    changed.loc[late, ["a", "b", "rain"]] = 1e4
+    columns = {"time": "month", "target": ("a", "b"), "covariates": ("rain",), "group": "place"}
+    before, after = (
+        forecast.ForecastData(forecast.panel(rows, **columns), horizon=4, window=12) for rows in (table, changed)
+    )
+    assert before.test_from == 96
+    assert before.facts() == after.facts()
+    for one, other in zip(
+        (*before.training(), *before.held_out()), (*after.training(), *after.held_out()), strict=True
+    ):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    torch.manual_seed(0)
+    net = forecast.Forecaster("gru", before.facts(), hidden_size=8, decode=decode, normalise=normalise)
+    one, other = (forecast.forecast(net, data.panel, origin="2017-12-01") for data in (before, after))
+    assert one.drop(columns="truth").equals(other.drop(columns="truth"))
+    assert not one["truth"].equals(other["truth"])
+
+
+def test_no_method_of_the_table_sees_what_comes_after_its_origin():
+    table = waves(groups=("north",))[["month", "a"]]
+    changed = table.copy()
+    changed.loc[changed["month"] >= "2018-01-01", "a"] = 1e4
+    before, after = (
+        forecast.ForecastData(forecast.panel(rows, time="month", target="a"), horizon=4, season=4, window=12)
+        for rows in (table, changed)
+    )
+    net = forecast.Forecaster("gru", before.facts(), hidden_size=8)
+    one, other = (forecast.backtest(net, data) for data in (before, after))
+    assert one.origins[0].known == 96
+    assert set(one.forecasts) == {"net", "seasonal naive", "naive", "ETS"}
+    for method, forecasts in one.forecasts.items():
+        np.testing.assert_array_equal(forecasts[0], other.forecasts[method][0], err_msg=method)
+        assert not (forecasts[1] == other.forecasts[method][1]).all()
+    assert (one.scale == other.scale).all()
+
+
+def test_a_series_that_was_not_learned_is_measured_by_its_own_history():
+    table = waves(groups=("north", "south"))[["month", "place", "a"]]
+    late = table[(table["place"] == "south") & (table["month"] >= "2018-03-01")]  # the test part begins in January
+    table = pd.concat([table[table["place"] == "north"], late.assign(a=1000 * late["a"])], ignore_index=True)
+    data = forecast.ForecastData(
+        forecast.panel(table, time="month", target="a", group="place"), horizon=4, season=4, window=12
+    )
+    assert data.facts()["series"] == ["north"]
+    torch.manual_seed(0)
+    net = forecast.Forecaster("gru", data.facts(), hidden_size=8)
+    found = forecast.backtest(net, data)
+    own = [i for i, origin in enumerate(found.origins) if origin.series == 1]
+    values = data.panel.series[1].values
+    for i in own:
+        known = found.origins[i].known
+        assert found.scale[i] == np.abs(values[4:known] - values[: known - 4]).mean()
+        window = data.batch([found.origins[i]])
+        assert (window.location, window.deviation) == (values[:known].mean(), values[:known].std())
+        assert window.unit == found.scale[i, 0]
+    origin = data.panel.grid.times(np.array([data.panel.series[1].first + found.origins[own[-1]].known - 1]))[0]
+    again = forecast.forecast(net, data.panel, origin=origin, series="south")
+    np.testing.assert_allclose(again["q0.5"], found.point("net")[own[-1], :, 0])
+
+
+def test_a_naive_forecast_is_not_called_ets(monkeypatch):
+    data = forecast.ForecastData(
+        forecast.panel(waves()[["month", "place", "a"]], time="month", target="a", group="place"),
+        **{"horizon": 4, "season": 4, "window": 12, "origins": 8},
+    )
+    net = forecast.Forecaster("gru", data.facts(), hidden_size=8)
+
+    def none(values, *rest):
+        raise ValueError
+
+    def for_south(values, *rest):
+        return none(values) if values[0] == data.panel.series[0].values[0] else forecast.ETS(values, *rest)
+
+    for ets, row, told in (
+        (for_south, ["ETS or naive"], "no form fits, naive × 1"),
+        (none, [], "no form fits, so it has no row"),
+    ):
+        monkeypatch.setattr("gatewise.tasks.forecast.evaluation.ETS", ets)
+        found = forecast.backtest(net, data)
+        assert list(found.forecasts)[3:] == row
+        assert told in found.notes[1]
+        if row:
+            measures = [found.measures(row[0], 0, [o.series == k for o in found.origins]) for k in (0, 1)]
+            assert measures[0]["coverage"] is None
+            assert measures[1]["coverage"] > 0
+            assert found.measures(row[0], 0)["coverage"] is None
+            assert f"│ {row[0]} " in found.text()

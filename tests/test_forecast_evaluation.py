@@ -104,3 +104,18 @@ def test_a_naive_forecast_is_not_called_ets(monkeypatch):
             assert measures[1]["coverage"] > 0
             assert found.measures(row[0], 0)["coverage"] is None
             assert f"│ {row[0]} " in found.text()
+
+
+def test_every_stretch_of_time_has_dates_under_it():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from gatewise.tasks.forecast.plot import _dated
+
+    for freq, lengths in (("MS", (9, 48, 52, 60)), ("D", (30, 160)), ("h", (24, 98, 118)), ("YS", (4, 90))):
+        for length in lengths:
+            times = pd.date_range("2015-01-01", periods=length, freq=freq)
+            ax = Figure().subplots()
+            ax.set_xlim(times[0], times[-1])
+            _dated(ax, times)
+            assert 3 <= len(ax.xaxis.get_majorticklocs()) <= 11  # matplotlib would warn where it finds none

@@ -71,7 +71,7 @@ class Backtest:
         return {
             "MAE": metrics.mae(truth, point),
             "RMSE": metrics.rmse(truth, point),
-            "MASE": metrics.mae(truth / scale, point / scale),  # each series by its own scale, then the mean
+            "MASE": metrics.mae(truth / scale, point / scale),  # each origin by its series' scale, then the mean
             "sMAPE": metrics.smape(truth, point),
             "coverage": band and metrics.coverage(truth, *band),
         }

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gatewise.inspect.plots import COLOURS
 from gatewise.tasks.forecast.data import Panel
@@ -98,6 +99,7 @@ def _by_step(ax: Axes, found: Backtest) -> None:
             label=method,
         )
     ax.set(xlabel="steps ahead", ylabel="MASE", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.02)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 0.98))

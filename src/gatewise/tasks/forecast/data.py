@@ -183,10 +183,7 @@ def _groups(table: pd.DataFrame, group: str, what: Path) -> tuple[list[str], lis
     if column.isna().any():
         row = int(np.flatnonzero(column.isna())[0])
         raise InputError(f"{place(what, row)} names no {group}: name it, or drop the row")
-    try:
-        codes, names = pd.factorize(column)
-    except TypeError as error:  # lists or dicts, in Parquet
-        raise InputError(f"{what}: {group} holds {type(column.iloc[0]).__name__}s, expected names") from error
+    codes, names = pd.factorize(column)
     order = np.argsort(codes, kind="stable")
     return [str(name) for name in names], np.split(order, np.cumsum(np.bincount(codes))[:-1])
 

@@ -27,11 +27,13 @@ class Flag(NamedTuple):
         panel: under which heading.
         help: one sentence.
         metavar: what stands for the value; None takes the type's name.
+        default: what is shown for a default of None; None takes "none".
     """
 
     panel: str
     help: str
     metavar: str | None = None
+    default: str | None = None
 
 
 CELL = Flag(
@@ -142,6 +144,7 @@ def train_command(
 
             if is_first_process():
                 summarise(result)
+                _hint(name, result)
 
     parameters = {flag.replace("-", "_"): option for flag, option in options.items()}
     command.settings = settings  # type: ignore[attr-defined]  # for whoever asks the command, as a test does
@@ -164,12 +167,20 @@ def _option(settings: type[TaskSettings], defaults: TaskSettings, flag: str, for
     kinds = [part for part in get_args(kind) if part is not type(None)] if type(None) in get_args(kind) else [kind]
     kind = list[get_args(kinds[0])[0]] if get_args(kinds[0]) else kinds[0]  # type: ignore[misc]  # of a tuple
     default = defaults.flag(flag)
-    shown = "no limit" if flag in ("epochs", "minutes") else "none"
-    if default is not None and default != ():
+    shown = form.default or ("no limit" if flag in ("epochs", "minutes") else "none")
+    if default not in (None, (), ""):
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     name = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
     option = typer.Option(name, help=helped(form.help, shown), rich_help_panel=form.panel, metavar=form.metavar)
     return Annotated[kind | None, option]
+
+
+def _hint(name: str, result: "Result") -> None:
+    """Say so where longer training would have gone on to learn."""
+    last = result.history[-1]
+    if "held_out_loss" in last and len(result.history) > 1 and result.best is last:
+        more = f"gatewise train {name} --resume {result.run.path} --epochs {2 * int(last['epoch'])}"
+        print(f"the held-out loss was lowest in the last epoch; to learn on: {more}")
 
 
 def list_files(result: "Result", *names: str) -> None:

@@ -11,7 +11,7 @@ from gatewise.tasks.errors import InputError
 from gatewise.tasks.translate.data import BOS, EOS, PAD, Cutter, Language, padded
 from gatewise.tasks.translate.scores import bleu, sacrebleu
 from gatewise.tasks.translate.search import beam, greedy
-from gatewise.tasks.translate.translation import translations
+from gatewise.tasks.translate.translation import check, translations
 
 
 def model_of(target="ab", seed=0, limit=8, **sizes):
@@ -81,11 +81,17 @@ def test_what_cannot_be_translated_is_told():
     for text, message in [
         ("", "the sentence is empty: give at least one word"),
         ("  ", "the sentence is empty"),
-        ("x q y xx q", r"the model never saw 'q', 'xx' in 'x q y xx q': use only .*such as x for xx.* --unknown"),
+        (
+            "x q y xx q",
+            r"the model never saw 'q', 'xx' in 'x q y xx q': use only words it was trained on, or .* --unknown",
+        ),
         ("x " * 8, r"has 8 tokens, and the model takes up to 7: split it"),
     ]:
         with pytest.raises(InputError, match=message):
             model.translate(text)
+    language = Language.of([["train", "man"]], Cutter())
+    with pytest.raises(InputError, match=r"trained on \(such as train for trian\), or"):
+        check(language, "the trian and", ["trian", "and"], 9, False)
     with pytest.raises(InputError, match="beam must be 1"):
         model.translate("x", beam=0)
     assert model.translate("x q", unknown=True).source == ["x", "<unk>", "<eos>"]

@@ -20,13 +20,13 @@ FLAGS = {
         " book's pairs from Tatoeba (downloaded once); or a UTF-8 file with a pair a line: source, tab, target.",
         "NAME|FILE",
     ),
-    "pairs": Flag("Data", "Only so many pairs, from the front. Without it: all of a file, 4000 of the timetable."),
+    "pairs": Flag("Data", "Only so many pairs, from the front.", default="all of a file, 4000 of the timetable"),
     "tokens": Flag(
         "Data",
         "[b]words[/], with , . ! ? apart; [b]pieces[/], words cut at hyphens; or [b]characters[/].",
         "|".join(TOKENS),
     ),
-    "target-tokens": Flag("Data", "The same for the target, where it is another.", "|".join(TOKENS)),
+    "target-tokens": Flag("Data", "The same for the target.", "|".join(TOKENS), default="as --tokens"),
     "lower": Flag("Data", "Words and pieces in lower case."),
     "least": Flag("Data", "Tokens that occur less often are unknown ones."),
     "longest": Flag("Data", "Pairs with a sentence of more tokens, its end counted, are left out."),
@@ -100,6 +100,8 @@ def translate(
 ) -> None:
     """Translate sentences with a trained model, a line each."""
     with one_line_errors():
+        if not run.is_dir():
+            raise InputError(f"there is no folder {run}: first the folder that a training wrote, then sentences")
         texts = _texts(sentences or [], file)
         if attention_map is not None and len(texts) > 1:
             raise InputError(f"--attention-map draws one sentence; got {len(texts)}: give one of them")

@@ -18,6 +18,7 @@ STYLE: Any = {**plots.STYLE, "text.parse_math": False}
 # Labels of a logarithmic axis, more of them where it spans less: up to one decade, to two and a half, beyond.
 _DECADES = (1.0, 2.5)
 _MARKS = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,))
+_ABBREVIATIONS = ("mase",)
 _LINES = (("train", "training", "#6b7280"), ("held_out", "held out", "#c2410c"))
 
 
@@ -40,10 +41,14 @@ def curves(history: list[Row], metric: str, title: str) -> bytes:
             if f"{name}_{metric}" not in history[0]:
                 continue
             values = [row[f"{name}_{metric}"] for row in history]
-            best = min(range(len(values)), key=values.__getitem__)
-            axes.plot(epochs, values, color=colour, linewidth=1.8, label=f"{label}, best {values[best]:.3g}")
-            axes.plot(epochs[best], values[best], "o", color=colour, markersize=5)
-        axes.set(title=title, xlabel="epoch", ylabel=metric.replace("_", " "), yscale="log")
+            # Where nothing is held out the last weights count: the best epoch of what is learned is a lucky one.
+            word, k = "last", len(values) - 1
+            if f"held_out_{metric}" in history[0]:
+                word, k = "best", min(range(len(values)), key=values.__getitem__)
+            axes.plot(epochs, values, color=colour, linewidth=1.8, label=f"{label}, {word} {values[k]:.3g}")
+            axes.plot(epochs[k], values[k], "o", color=colour, markersize=5)
+        shown = metric.upper() if metric in _ABBREVIATIONS else metric.replace("_", " ")
+        axes.set(title=title, xlabel="epoch", ylabel=shown, yscale="log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_locator(LogLocator(subs=_MARKS[bisect(_DECADES, decades)]))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

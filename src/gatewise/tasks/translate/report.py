@@ -39,9 +39,9 @@ def _held_out(judged: Judged) -> list[str]:
     wrong = [(t, right) for t, right in pairs if t.text not in right]
     blocks = ["\n".join(_sentence(t, None if t.text in right else right[0]) for t, right in pairs[:SHOWN])]
     if wrong:
-        some = wrong[:SHOWN]
+        some = [(t, right) for t, right in pairs[SHOWN:] if t.text not in right][:SHOWN]  # others than above
         head = f"{len(wrong):,} {'is' if len(wrong) == 1 else 'are'} not as expected"
-        head += f"; {len(some)} of them:" if len(some) < len(wrong) else ":"
+        head += f"; {len(some)} more of them:" if some else ""
         blocks.append("\n".join([head, *(_sentence(t, right[0]) for t, right in some)]))
     return blocks
 

@@ -111,7 +111,7 @@ def check(language: Language, text: str, tokens: list[str], longest: int, unknow
         )
     strange = language.unknown(tokens)
     if strange and not unknown:
-        guesses = [difflib.get_close_matches(word, language.tokens[4:], n=1) for word in strange]
+        guesses = [difflib.get_close_matches(word, language.tokens[4:], n=1, cutoff=0.75) for word in strange]
         near = ", ".join(f"{guess[0]} for {word}" for word, guess in zip(strange, guesses, strict=True) if guess)
         raise InputError(
             f"the model never saw {', '.join(map(repr, strange))} in {_short(text)}: use only words it was trained on"

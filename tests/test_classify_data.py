@@ -119,6 +119,7 @@ def change(table, row, column, value):
         (lambda t: t, {"features": ("c",)}, r"no column 'c' \(--features\)"),
         (lambda t: change(t, 3, "b", "12.a"), {}, r"line 5: b is '12\.a', expected a number: mend it"),
         (lambda t: t.assign(b=t["b"].astype(str).str.replace(".", ",")), {}, "line 2: b is .*with a decimal point"),
+        (lambda t: t, {"features": ("a,b",)}, r"no column 'a,b' \(--features\): give --features once for each column"),
         (lambda t: t, {"features": ("a", "a")}, "--features a has been given before"),
         (lambda t: t, {"features": ("label",)}, "--features label names the sequence or the label"),
         (lambda t: t, {"features": ("device",)}, "device is 'x7', expected a number"),
@@ -142,6 +143,39 @@ def test_a_bad_table_is_refused_in_a_line(tmp_path, mistake, choices, words):
     with pytest.raises(InputError, match=words) as caught:
         read(settings(path, **choices))
     assert "\n" not in str(caught.value)
+
+
+def test_read_from_python_takes_a_path_and_choices_as_they_come(file):
+    data = read(file, test=0.25, features=["b"], holdout=0.2)
+    assert data.settings == settings(file, test="0.25", features=("b",), holdout=0.2)
+    assert data.sha256 == read(data.settings).sha256
+    assert read(str(file), features="b").facts.features == ["b"]
+    with pytest.raises(TypeError, match="settings or keyword arguments, not both; got batch"):
+        read(data.settings, batch=3)
+    for source in ("japanese-vowel", "no/such"):
+        with pytest.raises(InputError, match=f"no file {source}: give japanese-vowels, digits or the path of a CSV"):
+            read(source)
+
+
+def test_what_may_be_a_clock_is_told(tmp_path):
+    path = tmp_path / "a.csv"
+    rows = [
+        "r,t,up,flat,label",
+        "p,0,1,1,x",
+        "p,1,2,2,x",
+        "q,5,3,4,y",
+        "q,6,4,4,y",
+        "s,0,0,0,x",
+        "u,0,1,0,y",
+        "v,1,1,0,y",
+    ]
+    path.write_text("\n".join([*rows, "q,7,2,5,y"]))
+    data = read(path, sequence="r")
+    assert data.learned.rising == ["t"]
+    assert read(path, sequence="r", time="t").learned.rising == []
+    assert read(path, sequence="r", features=["t"]).learned.rising == []
+    path.write_text("\n".join([*rows, "q,7,5,5,y"]).replace("t,", "time,", 1))
+    assert read(path, sequence="r").learned.rising == []  # a column `time` orders the rows already
 
 
 def test_labels_that_were_not_learned_are_named(file, tmp_path):

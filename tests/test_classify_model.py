@@ -12,6 +12,7 @@ from gatewise.tasks.classify.data import NO_LABEL, padded
 from gatewise.tasks.classify.model import Classifier, loss
 from gatewise.tasks.classify.sequences import Facts, Sequences
 from gatewise.tasks.errors import InputError
+from gatewise.tasks.plot import rendered
 
 LENGTHS = [5, 1, 7, 3]
 
@@ -147,6 +148,29 @@ def test_labels_are_drawn_as_they_are():
     found = metrics.scores(torch.arange(4), torch.arange(4), labels)
     assert plot.confusion(found, "gru on a$^$b", "sequences").startswith(b"\x89PNG")
     assert "[/h]" in metrics.table(found, "sequences")
+
+
+@pytest.mark.parametrize("labels", [["0", "1"], ["walking upstairs with a bag", "sitting"], list("abcdefghi")])
+def test_nothing_of_the_picture_is_cut_or_printed_over(labels, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plot, "rendered", lambda figure: drawn.append(figure) or rendered(figure))
+    truth = torch.arange(len(labels))
+    plot.confusion(
+        metrics.scores(truth, truth.clamp(min=1), labels), "bidirectional gru, H = 128, on walks.csv", "steps"
+    )
+    (figure,) = drawn
+    (axes,) = figure.axes
+    texts = [text for text in (*axes.texts, *figure.texts, *axes.get_xticklabels()) if text.get_text()]
+    boxes = {text.get_text(): text.get_window_extent() for text in texts}
+    title, head = figure.texts[0].get_window_extent(), boxes["recall, %"]
+    assert head.y1 < title.y0
+    assert head.y0 >= axes.get_window_extent().y1
+    whole = figure.get_tightbbox()  # in inches; the file holds this
+    assert title.x1 <= whole.x1 * figure.dpi
+    assert set(labels) <= boxes.keys()
+    assert [text.get_text() for text in axes.texts].count("0") == 2  # the first on the diagonal, and its recall
+    picture = plot.confusion(metrics.scores(truth, truth, labels), "t" * 70, "steps")
+    assert int.from_bytes(picture[16:20]) > 70 * 10  # as wide as its title
 
 
 def test_the_interval_is_wilsons():

@@ -149,6 +149,14 @@ def test_from_python_with_sequences_of_ones_own(tmp_path):
         classify.resume(tmp_path / "run", epochs=30)
 
 
+def test_the_first_lines_tell_of_all_sequences():
+    given = classify.Sequences([[1.0] * 3, [2.0] * 4, [3.0] * 4], "aba", rising=["x1"])
+    data = classify.ClassifyData(given, classify.Sequences([[1.0] * 9, [1.0] * 2], "ab"))
+    trainee = training.ClassifyTrainee(classify.Classifier("rnn", data, hidden_size=2), data, ClassifySettings.of())
+    assert "3 sequences to learn, 2 to test, of 2 to 9 steps" in trainee.data_line()
+    assert trainee.data_line().endswith("\n       x1 rises in every sequence: if it is a clock, --time x1")
+
+
 def test_the_rate_falls_linearly_and_what_goes_with_it(tmp_path, monkeypatch):
     rates = []
     loss = training.ClassifyTrainee.loss
@@ -179,6 +187,7 @@ def test_the_rate_falls_linearly_and_what_goes_with_it(tmp_path, monkeypatch):
     ("flags", "words"),
     [
         (["--data", "absent.csv"], "there is no file absent.csv"),
+        (["--data", "digit"], "no file digit: give japanese-vowels, digits or the path of"),
         (["--test", "0"], "test must be a share above 0 and below 1, or a file; got 0"),
         (["--test", "0.3"], "japanese-vowels has a test part of its own"),
         (["--data", "digits", "--test", "other.csv"], "of digits a share is split off"),

@@ -22,16 +22,19 @@ FLAGS = {
     ),
     "test": Flag(
         "Data",
-        "A second file for the final test, or the share of the sequences that is split off for it: 0.2 where it is"
-        " not given (japanese-vowels has a test part of its own).",
+        "A second file for the final test, or the share of the sequences that is split off for it.",
         "FILE|SHARE",
+        "0.2; japanese-vowels has a test part of its own",
     ),
     "sequence": Flag("Data", "Column that names the sequence of each row.", "COLUMN"),
     "time": Flag(
-        "Data", "Column that orders a sequence's rows: numbers or dates; else a column `time`, else the file.", "COLUMN"
+        "Data",
+        "Column that orders a sequence's rows: numbers or dates.",
+        "COLUMN",
+        "a column time, else the order in the file",
     ),
     "label": Flag("Data", "Column of the labels.", "COLUMN"),
-    "features": Flag("Data", "Column to read, given once for each; else all others that hold numbers.", "COLUMN"),
+    "features": Flag("Data", "Column to read; given once for each.", "COLUMN", "all other columns that hold numbers"),
     "per": Flag("Data", "One label for each [b]sequence[/], or one for each [b]step[/].", "|".join(PERS)),
     "read": Flag("Data", "Read digits row by row, 8 steps of 8, or pixel by pixel, 64 steps of 1.", "|".join(READS)),
     "holdout": Flag("Data", "Share of the sequences that is not learned but tells the best epoch; 0 takes the last."),

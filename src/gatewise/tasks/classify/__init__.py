@@ -2,7 +2,7 @@
 
     from gatewise.tasks import classify
 
-    data = classify.read(source="sensors.csv", sequence="recording", label="activity")
+    data = classify.read("sensors.csv", sequence="recording", label="activity")
     model = classify.Classifier("gru", data, hidden_size=64, bidirectional=True)
     result = classify.fit(model, data, epochs=60, lr=3e-3, out="runs/mine")
     print(result.run.report.read_text())

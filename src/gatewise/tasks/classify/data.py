@@ -1,6 +1,7 @@
 """Labelled sequences made ready for training: split, standardised, in batches."""
 
 import hashlib
+import os
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -90,16 +91,32 @@ class ClassifyData:
         return None if samples is None else InOrder(len(samples), self.settings.batch, samples.batch)
 
 
-def read(settings: DataSettings | None = None, **choices: Any) -> ClassifyData:
-    """The data of a source: `read(source="sensors.csv", label="activity")`; see `DataSettings`.
+def read(source: str | os.PathLike[str] | DataSettings = "japanese-vowels", **choices: Any) -> ClassifyData:
+    """The data of a source: `read("sensors.csv", sequence="recording", label="activity")`.
+
+    Args:
+        source: `"japanese-vowels"`, `"digits"`, or the path of a CSV, Parquet or .ts file; or settings, with all
+            choices in them.
+        choices: how it is read and split; see `DataSettings` for their names and meanings.
 
     Raises:
         InputError: there is no such file, or it cannot be used.
         MissingPackageError: a package that brings or reads the data is not installed.
     """
-    settings = DataSettings(**choices) if settings is None else settings
+    settings = source if isinstance(source, DataSettings) else _settings(source, choices)
+    if settings is source and choices:
+        raise TypeError(f"give settings or keyword arguments, not both; got {', '.join(choices)} besides settings")
     given, test = sources.read(settings)
     return ClassifyData(given, test, settings)
+
+
+def _settings(source: str | os.PathLike[str], choices: dict[str, Any]) -> DataSettings:
+    """Choices as Python has them: a share is a number, features are a list or one name, files are paths."""
+    if (test := choices.get("test")) is not None:
+        choices["test"] = str(test)
+    if (names := choices.get("features")) is not None:
+        choices["features"] = (names,) if isinstance(names, str) else tuple(names)
+    return DataSettings(source=os.fspath(source), **choices)
 
 
 class Samples:

@@ -23,6 +23,7 @@ class Sequences:
         names: of the sequences; `"1"`, `"2"`, … if None.
         features: names of the I features; `"x1"`, `"x2"`, … if None.
         left_out: columns of their file that are not read, since they hold no numbers.
+        rising: features that rise from step to step in every sequence, as a clock does.
 
     Raises:
         InputError: a sequence is empty, has another number of features or labels, or holds NaN or infinity.
@@ -35,12 +36,13 @@ class Sequences:
         names: Sequence[str] | None = None,
         features: Sequence[str] | None = None,
         left_out: Sequence[str] = (),
+        rising: Sequence[str] = (),
     ) -> None:
         self.x = [_steps(steps) for steps in x]
         self.names = [str(k + 1) for k in range(len(self.x))] if names is None else [str(name) for name in names]
         size = self.x[0].shape[1] if self.x else 0
         self.features = [f"x{i + 1}" for i in range(size)] if features is None else [str(name) for name in features]
-        self.left_out = list(left_out)
+        self.left_out, self.rising = list(left_out), list(rising)
         for name, steps in zip(self.names, self.x, strict=True):
             self._check(name, steps)
         self.y: list[str] | list[list[str]] | None = None
@@ -92,7 +94,7 @@ class Sequences:
 
     def take(self, indices: Iterable[int]) -> "Sequences":
         """Some of the sequences, in the order of `indices`."""
-        taken = Sequences((), features=self.features, left_out=self.left_out)
+        taken = Sequences((), features=self.features, left_out=self.left_out, rising=self.rising)
         indices = list(indices)
         taken.x, taken.names = [self.x[i] for i in indices], [self.names[i] for i in indices]
         taken.y = None if self.y is None else [self.y[i] for i in indices]  # type: ignore[assignment]  # of one kind

@@ -35,13 +35,17 @@ class ClassifyTrainee(Trainee):
         data, facts = self.data, self.data.facts
         left_out = f" (left out, no numbers: {listed(data.learned.left_out)})" if data.learned.left_out else ""
         held_out = f", {len(data.held_out_part):,} held out" if data.held_out_part is not None else ""
-        steps = [len(x) for x in data.learned.x]
+        parts = (data.learned, data.held_out_part, data.test)
+        steps = [len(x) for part in parts if part is not None for x in part.x]
         lengths = f"{min(steps)} to {max(steps)} steps" if min(steps) < max(steps) else f"{steps[0]} steps"
+        clocks = "".join(
+            f"\n       {name} rises in every sequence: if it is a clock, --time {name}" for name in data.learned.rising
+        )
         return (
             f"data   {data.settings.source or 'given'}: {len(data.learned):,} sequences to learn{held_out},"
             f" {len(data.test):,} to test, of {lengths}\n"
             f"       {len(facts.features)} features: {listed(facts.features)}{left_out}\n"
-            f"       {len(facts.labels)} classes, one a {facts.per}: {listed(facts.labels)}"
+            f"       {len(facts.labels)} classes, one a {facts.per}: {listed(facts.labels)}{clocks}"
         )
 
     def train_dataloader(self) -> Shuffled[Batch]:

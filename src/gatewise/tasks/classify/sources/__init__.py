@@ -29,6 +29,7 @@ def read(settings: DataSettings) -> tuple[Sequences, Sequences | None]:
         if settings.test_share is None:
             raise InputError(f"of digits a share is split off for the test, such as --test 0.2; got {test}")
         return digits.read(settings.read), None
+    _check_named(source)
     given = _file(source, settings)
     if test is None or settings.test_share is not None:
         return given, None
@@ -52,12 +53,21 @@ def read_new(source: str, settings: DataSettings, facts: Facts) -> Sequences:
         return japanese_vowels.read()[1]
     if source == "digits":
         return digits.read(settings.read)
+    _check_named(source)
     return _file(source, settings, facts.features, labels_needed=False)
 
 
 def _check_per(source: str, settings: DataSettings) -> None:
     if settings.per == "step" and (source in BUILT_IN or source.lower().endswith(".ts")):
         raise InputError(f"{source} has a label a sequence, none a step: leave --per out")
+
+
+def _check_named(source: str) -> None:
+    path = Path(source)
+    if not path.suffix and not path.exists():
+        raise InputError(
+            f"there is no file {source}: give {', '.join(BUILT_IN)} or the path of a CSV, Parquet or .ts file"
+        )
 
 
 def _file(

@@ -35,8 +35,12 @@ def read(path: Path, settings: DataSettings, features: list[str] | None, labels_
     time = _time(table, settings, path)
     left_out: list[str] = []
     features = features or list(settings.features)
-    if not features:
+    found = not features
+    if found:
         features, left_out = _numeric(table, settings, time, path)
+    for name in features:
+        if "," in name and name not in table.columns:
+            raise InputError(f"{path} has no column {name!r} (--features): give --features once for each column")
     check_columns(table, [("--features", name) for name in features], path)
 
     x = np.stack([_without_gaps(table, name, path) for name in features], axis=1)
@@ -49,7 +53,14 @@ def read(path: Path, settings: DataSettings, features: list[str] | None, labels_
     if labels_needed or (settings.label in table.columns and table[settings.label].notna().any()):
         labels = _filled(table, settings.label, path)
         y = [labels[rows].tolist() if settings.per == "step" else _one(labels, rows, settings, path) for rows in pieces]
-    return Sequences([x[rows] for rows in pieces], y, names, features, left_out)
+    rising = _rising([x[rows] for rows in pieces], features) if found and time is None else []
+    return Sequences([x[rows] for rows in pieces], y, names, features, left_out, rising)
+
+
+def _rising(x: list[np.ndarray], features: list[str]) -> list[str]:
+    """The features that rise from step to step in every sequence of two steps or more: one may be a clock."""
+    long = [np.diff(steps, axis=0) for steps in x if len(steps) > 1]
+    return [name for i, name in enumerate(features) if long and all((rises[:, i] > 0).all() for rises in long)]
 
 
 def _time(table: "pd.DataFrame", settings: DataSettings, path: Path) -> str | None:

@@ -118,4 +118,9 @@ def test_every_stretch_of_time_has_dates_under_it():
             ax = Figure().subplots()
             ax.set_xlim(times[0], times[-1])
             _dated(ax, times)
-            assert 3 <= len(ax.xaxis.get_majorticklocs()) <= 11  # matplotlib would warn where it finds none
+            ticks = ax.xaxis.get_majorticklocs()
+            assert 3 <= len(ticks) <= 11  # matplotlib would warn where it finds none
+            labels = ax.xaxis.get_major_formatter().format_ticks(ticks)
+            assert any(year in labels[0] for year in ("2000", "2015", "2016"))  # a first tick may lie before the axis
+            assert length != 160 or [label[-4:] for label in labels if "20" in label] == ["2015"]
+            assert ax.xaxis.get_major_formatter().get_offset() == ""

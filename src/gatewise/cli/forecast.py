@@ -11,7 +11,6 @@ from gatewise.cli.errors import one_line_errors
 from gatewise.cli.train import CHECKPOINT, Flag, helped, list_files, train_command
 from gatewise.tasks.forecast.settings import (
     DECODINGS,
-    FEATURES,
     FILLS,
     NORMALISATIONS,
     RESIDUALS,
@@ -88,7 +87,7 @@ FLAGS = {
         "What else it reads, with commas between: the [b]level[/], which is where the window's mean lies in the series;"
         " the [b]phase[/] of the season as sine and cosine; [b]differences[/] to a season ago. [b]auto[/]: the level,"
         " and the phase where times are dates.",
-        "|".join(("auto", *FEATURES, "none")),
+        "LIST|auto|none",
     ),
     "quantiles": Flag(
         "Model",

@@ -104,10 +104,12 @@ class _Dates(ConciseDateFormatter):
     def format_ticks(self, values: Any) -> list[str]:
         labels = list(super().format_ticks(values))  # type: ignore[no-untyped-call]
         dates = [num2date(value) for value in values]  # type: ignore[no-untyped-call]
-        clock = any(date.hour or date.minute or date.second for date in dates)
         for k, date in enumerate(dates):
             if (not k or date.year != dates[k - 1].year) and str(date.year) not in labels[k]:
-                labels[k] += date.strftime("\n%Y-%m-%d" if clock else "\n%Y")
+                more = "%Y-%m-%d" if ":" in labels[k] else "%b %Y" if labels[k].isdigit() else "%Y"
+                labels[k] += date.strftime(f"\n{more}")
+        if any("\n" in label for label in labels):  # two lines each, that all stand at one height
+            labels = [label if "\n" in label else f"{label}\n " for label in labels]
         return labels
 
 

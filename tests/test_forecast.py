@@ -231,18 +231,25 @@ def test_from_python_in_five_lines(tmp_path):
 def test_the_command_forecasts_and_refuses_in_one_line(run, trained, tmp_path, monkeypatch):
     folder, _ = trained
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(
-        "forecast", str(folder / "run"), "--origin", "2019-06-01", "--series", "north", "--horizon", "3"
-    )
+    chosen = ("--origin", "2019-06-01 00:00", "--series", "north", "--horizon", "3")
+    before = (folder / "run" / "forecast.csv").exists() and (folder / "run" / "forecast.csv").read_bytes()
+    code, out, err = run("forecast", str(folder / "run"), *chosen)
     assert (code, err) == (0, "")
-    table = pd.read_csv(folder / "run" / "forecast.csv")
+    name = "forecast-from-2019-06-01-00-00"
+    table = pd.read_csv(folder / "run" / f"{name}.csv")
+    assert before == ((folder / "run" / "forecast.csv").exists() and (folder / "run" / "forecast.csv").read_bytes())
     assert table["truth"].notna().all()
     assert table["time"].tolist() == ["2019-07-01", "2019-08-01", "2019-09-01"] * 2
-    assert (folder / "run" / "forecast.png").read_bytes().startswith(b"\x89PNG")
-    assert str(folder / "run" / "forecast.png") in out
+    assert (folder / "run" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert str(folder / "run" / f"{name}.png") in out
+    assert run("forecast", str(folder / "run"), *chosen, "--out", str(folder / "mine.csv"))[0] == 0
+    assert (folder / "mine.csv").read_bytes() == (folder / "run" / f"{name}.csv").read_bytes()
+    assert (folder / "mine.png").exists()
     file = str(folder / "waves.csv")
     for arguments, message in (
         (("forecast", str(folder / "run"), "--horizon", "9"), "and 9 are asked for: train one with --horizon 9"),
+        (("forecast", str(folder / "run"), "--out", "mine.txt"), "name a .csv, not mine.txt"),
+        (("forecast", str(folder / "run"), "--out", "no/mine.csv"), "there is no folder no to write mine.csv into"),
         (("forecast", "nowhere"), "there is no folder nowhere"),
         (("train", "forecast", "--data", "nowhere.csv"), "there is no file nowhere.csv"),
         (("train", "forecast", "--data", file, "--time", "month"), "say with --target which to forecast"),

@@ -66,7 +66,7 @@ def test_whole_numbers_zones_and_other_ways_to_write_dates():
     assert (grid.name, grid.numbers(parse(years, "x")).tolist()) == ("in steps of 5", [0, 1, 2])
     over_summer_time = ["2024-03-31T01:00+01:00", "2024-03-31T03:00+02:00", "2024-03-31T04:00+02:00"]
     assert parse(pd.Series(over_summer_time), "x").diff()[1:].eq(pd.Timedelta("1h")).all()
-    assert parse(pd.Series(["01/31/2024", "02/29/2024"]), "x").tolist() == [
+    assert parse(pd.Series(["31 Jan 2024", "29 Feb 2024"]), "x").tolist() == [
         pd.Timestamp(2024, 1, 31),
         pd.Timestamp(2024, 2, 29),
     ]
@@ -92,8 +92,8 @@ def test_parts_of_a_second_are_steps_too(milliseconds, season):
 @pytest.mark.parametrize(
     ("times", "first"),
     [
-        # The months' first days with the day in front are read as days of January, and numbers as numbers.
-        (pd.date_range("2010-01-01", periods=80, freq="MS").strftime("%d/%m/%Y"), "line 38: the data are daily"),
+        # The months' first days with the day before the month are days of January, and numbers are numbers.
+        (pd.date_range("2010-01-01", periods=80, freq="MS").strftime("%Y-%d-%m"), "line 38: the data are daily"),
         (pd.date_range("2024-01-01", periods=80).strftime("%Y%m%d").astype(int), "line 62: the data are in steps of 1"),
     ],
 )
@@ -120,7 +120,10 @@ def test_what_is_missing_is_named_and_filled_as_told(tmp_path):
     table = shops().drop(index=4)  # a row of Bern
     table.loc[70, "sales"] = np.nan  # a value of Chur, the day 20
     path = written(tmp_path, table)
-    with pytest.raises(InputError, match=r"line 6: the data are daily, expected 2024-02-24, got 2024-02-25: --fill"):
+    with pytest.raises(
+        InputError,
+        match=r"line 6, shop Bern: .* expected 2024-02-24, got 2024-02-25: --fill linear, previous or zero puts",
+    ):
         forecast.read(path, **COLUMNS)
     filled = {fill: forecast.read(path, **COLUMNS, fill=fill) for fill in ("linear", "previous", "zero")}
     assert [panel.series[0].values[4, 0] for panel in filled.values()] == [14.0, 13.0, 0.0]
@@ -152,11 +155,15 @@ def changed(row, column, value):
     [
         (changed(7, "sales", "many"), "line 9: sales is 'many', expected a number"),
         (changed(7, "day", "soon"), "line 9: expected a date such as 2024-01-31 or 2024-01-31 13:00, got 'soon'"),
+        *(
+            (changed(7, "day", day), f"line 9: '{day}' may have its day or its month first: write dates as 2015-01-31")
+            for day in ("1.2.24", "01/31/2024", "02-27-2024 06:00")
+        ),
         (changed(7, "day", "2024-02-26"), "line 9: 2024-02-26 comes twice: drop one row"),
         (changed(7, "day", "2024-02-21"), "line 9: 2024-02-21 comes after 2024-02-26: sort the rows by time"),
         (
             changed(7, "day", "2024-02-26 06:00"),
-            "line 9: the data are daily, expected 2024-02-27, got 2024-02-26 06",
+            "line 9, shop Bern: the data are daily, expected 2024-02-27, got 2024-02-26 06",
         ),
         (changed(7, "shop", None), "line 9 names no shop: name it, or drop the row"),
         (changed(7, "sales", 1e200), "line 9: sales is 1e.200: give it in other units"),
@@ -187,6 +194,12 @@ def test_columns_are_asked_for_or_found(tmp_path):
         forecast.read(path, time="day", group="shop")
     one = shops().query("shop == 'Bern'")[["day", "sales"]]
     assert forecast.read(written(tmp_path, one), time="day").targets == ("sales",)
+    noted = forecast.read(written(tmp_path, one.assign(shop="Bern", n=1)), time="day", target="sales")
+    assert noted.notes == ("not read: shop, n; times and series are named by --time and --group",)
+    with pytest.raises(InputError, match=r"'day' looks like times: add --time day \(and --group shop, if"):
+        forecast.read(path, target="sales")
+    with pytest.raises(InputError, match=r"'shop' looks like the names of series: add --group shop and"):
+        forecast.read(written(tmp_path, shops()[["shop", "sales"]], "names.csv"))
     rows = forecast.read(written(tmp_path, one[["sales"]]))  # each row a step
     assert rows.grid.times(np.array([0, 59])).tolist() == [0, 59]
     for wrong in ({"source": "co2", "target": ("x",)}, {"source": "x.csv", "group": "shop"}, {"fill": "mean"}):

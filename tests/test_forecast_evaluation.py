@@ -9,6 +9,7 @@ pd = pytest.importorskip("pandas")
 pytest.importorskip("statsmodels")
 
 from gatewise.tasks import forecast  # noqa: E402
+from gatewise.tasks.forecast.windows import Origin  # noqa: E402
 
 
 @pytest.mark.parametrize("decode", ["direct", "autoregressive"])
@@ -118,4 +119,35 @@ def test_every_stretch_of_time_has_dates_under_it():
             ax = Figure().subplots()
             ax.set_xlim(times[0], times[-1])
             _dated(ax, times)
-            assert 3 <= len(ax.xaxis.get_majorticklocs()) <= 11  # matplotlib would warn where it finds none
+            ticks = ax.xaxis.get_majorticklocs()
+            assert 3 <= len(ticks) <= 11  # matplotlib would warn where it finds none
+            labels = ax.xaxis.get_major_formatter().format_ticks(ticks)
+            assert any(year in labels[0] for year in ("2000", "2015", "2016"))  # a first tick may lie before the axis
+            assert length != 160 or [label.strip() for label in labels if "20" in label] == ["2015"]
+            assert ax.xaxis.get_major_formatter().get_offset() == ""
+
+
+def test_a_year_is_told_at_the_first_tick_and_where_it_changes_and_what_is_not_drawn():
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from gatewise.tasks.forecast.plot import _dated, _share
+
+    times = pd.date_range("2024-11-20", periods=45)
+    ax = Figure().subplots()
+    ax.set_xlim(times[0], times[-1])
+    _dated(ax, times)
+    labels = ax.xaxis.get_major_formatter().format_ticks(ax.xaxis.get_majorticklocs())
+    assert labels[0] == "22\nNov 2024"
+    assert [label for label in labels[1:] if label.strip()[-4:].isdigit() and "20" in label] == ["Jan\n2025"]
+    assert [_share(4, 9, 4, 4), _share(1, 1, 4, 6), _share(3, 3, 3, 3)] == ["; 4 of 9 series", "; 4 of 6 panels", ""]
+
+
+def test_a_net_that_wins_with_a_mase_above_1_is_said_to():
+    truth = np.zeros((2, 3, 1))
+    forecasts = {"net": truth[..., None] + 2, "seasonal naive": truth[..., None] + 3}
+    found = forecast.Backtest([Origin(0, 9)] * 2, truth, forecasts, (), np.ones((2, 1)), ("y",), ())
+    (line,) = found.verdict()
+    assert "MASE 2.000 (above 1: worse than the seasonal naive forecast was before the test), the best" in line
+    (line,) = forecast.Backtest([Origin(0, 9)] * 2, truth, forecasts, (), np.full((2, 1), 4.0), ("y",), ()).verdict()
+    assert "above 1" not in line

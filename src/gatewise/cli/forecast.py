@@ -1,5 +1,6 @@
 """`gatewise train forecast` and `gatewise forecast`: a skin over `gatewise.tasks.forecast`."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +11,9 @@ from gatewise.cli.errors import one_line_errors
 from gatewise.cli.train import CHECKPOINT, Flag, helped, list_files, train_command
 from gatewise.tasks.forecast.settings import (
     DECODINGS,
-    FEATURES,
     FILLS,
     NORMALISATIONS,
     RESIDUALS,
-    SOURCES,
     ForecastSettings,
 )
 
@@ -26,29 +25,45 @@ FLAGS = {
         "Data",
         "[b]sunspots[/] (a year), [b]co2[/] (monthly means), [b]nile[/], [b]elnino[/], all inside statsmodels; or the"
         " path of a CSV or Parquet file with a row for each time.",
-        f"{'|'.join(SOURCES)}|FILE",
+        "NAME|FILE",
     ),
     "time": Flag(
         "Data",
-        "Column of a file with the times: dates or whole numbers, evenly spaced. Without it each row is a step.",
+        "Column of a file with the times: dates or whole numbers, evenly spaced. Write dates as 2024-01-31.",
         "COLUMN",
+        default="every row is a step",
     ),
-    "target": Flag("Data", "Column to forecast; give it again for several, which one net forecasts.", "COLUMN"),
+    "target": Flag(
+        "Data",
+        "Column to forecast; give it again for several, which one net forecasts.",
+        "COLUMN",
+        default="the only column of numbers",
+    ),
     "covariates": Flag(
         "Data",
         "Column that is read beside the targets, again for several. Of its future nothing is assumed to be known.",
         "COLUMN",
+        default="no column",
     ),
-    "group": Flag("Data", "Column that names the series, where a file holds many; one net learns them all.", "COLUMN"),
+    "group": Flag(
+        "Data",
+        "Column that names the series, where a file holds many; one net learns them all.",
+        "COLUMN",
+        default="one series",
+    ),
     "fill": Flag(
         "Data",
         "What to put where values or rows are missing; [b]none[/] refuses them. Only [b]previous[/] and [b]zero[/] look"
         " at no later value.",
         "|".join(FILLS),
     ),
-    "horizon": Flag("Data", "h: steps to forecast."),
-    "season": Flag("Data", "m: steps after which the pattern comes again; 1 for none."),
-    "window": Flag("Data", "T: steps that the net reads before it forecasts."),
+    "horizon": Flag("Data", "h: steps to forecast.", default="the data's own; a file's is a season, at least 8"),
+    "season": Flag(
+        "Data",
+        "m: steps after which the pattern comes again; 1 for none.",
+        default="the data's own; a file's by its step, as 7 days, 12 months",
+    ),
+    "window": Flag("Data", "T: steps that the net reads before it forecasts.", default="three seasons, at least 24"),
     "batch": Flag("Data", "B: windows side by side in one step of the optimizer."),
     "holdout": Flag("Data", "Share of the time line, before the test, by which the best epoch is chosen."),
     "test": Flag("Data", "Share at the end of the time line that judges the forecasts; 0 learns to the end."),
@@ -59,15 +74,20 @@ FLAGS = {
         "|".join(DECODINGS),
     ),
     "normalise": Flag(
-        "Model", "By mean and deviation of each [b]window[/] or each [b]series[/], or not.", "|".join(NORMALISATIONS)
+        "Model",
+        "By mean and deviation of each [b]window[/] or each [b]series[/]; by the window's mean and the series'"
+        " deviation ([b]location[/]); or not.",
+        "|".join(NORMALISATIONS),
     ),
     "residual": Flag(
         "Model", "The forecast to which the net's output is added, and whose differences it reads.", "|".join(RESIDUALS)
     ),
     "features": Flag(
         "Model",
-        "What else it reads: the [b]phase[/] of the season as sine and cosine, [b]differences[/] to a season ago.",
-        "|".join(FEATURES),
+        "What else it reads, with commas between: the [b]level[/], which is where the window's mean lies in the series;"
+        " the [b]phase[/] of the season as sine and cosine; [b]differences[/] to a season ago. [b]auto[/]: the level,"
+        " and the phase where times are dates.",
+        "LIST|auto|none",
     ),
     "quantiles": Flag(
         "Model",
@@ -128,9 +148,19 @@ def forecast(
         ),
     ] = None,
     series: Annotated[str | None, typer.Option(help=helped("Only this series of many.", "all"))] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help=helped(
+                "The table to write, a .csv; its picture comes beside it as .png.",
+                "RUN/forecast.csv, with --origin RUN/forecast-from-ORIGIN.csv",
+            ),
+            metavar="FILE",
+        ),
+    ] = None,
     checkpoint: CHECKPOINT = None,
 ) -> None:
-    """Forecast with a trained net; writes forecast.csv and forecast.png into the run's folder."""
+    """Forecast with a trained net; writes a table and a picture, into the run's folder unless told otherwise."""
     with one_line_errors():
         from gatewise.tasks.forecast import load, panel_of
         from gatewise.tasks.forecast.predict import forecast as predict
@@ -146,7 +176,8 @@ def forecast(
             print(f"gatewise: left out: {why}", file=sys.stderr)
         if len(left_out) > 3:
             print(f"gatewise: left out: {len(left_out) - 3} series more", file=sys.stderr)
-        files = keep(table, model, panel, run)
+        name = "forecast.csv" if origin is None else f"forecast-from-{re.sub('[^A-Za-z0-9.-]+', '-', origin)}.csv"
+        files = keep(table, model, panel, out or run / name)
         shown = table.drop(
             columns=[name for name in ("series", "truth") if not table[name].replace("", None).notna().any()]
         )

@@ -1,6 +1,7 @@
 """Series: where they come from, and what is asked of them."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from gatewise.tasks.forecast.grid import Grid, parse, shown
 from gatewise.tasks.forecast.settings import SOURCES, DataSettings
 from gatewise.tasks.table import numbers, place, read_table
 
+_DATE = re.compile(r"\s*\d{1,4}[-./:]\d")  # how most dates and clocks begin
 EXTRA = "forecast"  # the extra of gatewise that brings pandas, pyarrow and statsmodels
 
 # The sunspots' season is their mean cycle, to the year. Horizon: one season, two of the co2; the Nile has none.
@@ -119,6 +121,9 @@ def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
             raise InputError(f"{what} has no column {name!r}: its columns are {', '.join(map(str, table.columns))}")
     if not len(table):
         raise InputError(f"{what} has no rows: give a table with values")
+    unread = [name for name in table.columns if name not in (*columns, settings.time, settings.group)]
+    if not settings.time:
+        _no_times(table, unread, what)
     values = np.stack([numbers(table, name, what) for name in columns], axis=1)
     _sized(values, columns, what)
     times = parse(table[settings.time], what) if settings.time else pd.Series(np.arange(len(table)))
@@ -129,13 +134,13 @@ def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
     if not len(later):
         raise InputError(f"{what} has one row a series: a forecast needs a history of many")
     grid = Grid.of(times, earlier, later)
-    notes: list[str] = []
+    notes = [_not_read(unread)] if unread else []
     series = []
     for name, found in zip(names, rows, strict=True):
-        steps = _regular(grid, times.iloc[found], found, what, settings.fill)
+        where = f", {settings.group} {name}" if settings.group else ""
+        steps = _regular(grid, times.iloc[found], found, what, where, settings.fill)
         full = np.full((int(steps[-1] - steps[0]) + 1, len(columns)), np.nan)
         full[steps - steps[0]] = values[found]
-        where = f", {settings.group} {name}" if settings.group else ""
         full, more = _filled(
             full, columns, settings.fill, what, where, lambda k, first=steps[0]: grid.times(np.array([first + k]))[0]
         )
@@ -152,6 +157,29 @@ def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
         season,
         max(season, 8),
     )
+
+
+def _no_times(table: pd.DataFrame, unread: Sequence[Any], what: Path) -> None:
+    """Refuses rows that are taken as steps beside a column of dates or names, which says that they are none."""
+    words = [name for name in unread if not pd.api.types.is_numeric_dtype(table[name])]
+    dated = [name for name in words if _DATE.match(str(table[name].iloc[0]))]
+    others = [name for name in words if name not in dated]
+    if dated:
+        group = f" (and --group {others[0]}, if it names the series)" if others else ""
+        raise InputError(
+            f"{what}: the column {dated[0]!r} looks like times: add --time {dated[0]}{group}, or drop the column, so"
+            " that every row is a step"
+        )
+    if others:
+        raise InputError(
+            f"{what}: the column {others[0]!r} looks like the names of series: add --group {others[0]} and, for their"
+            " times, --time COLUMN, or drop the column where it is none"
+        )
+
+
+def _not_read(unread: Sequence[Any]) -> str:
+    named = ", ".join(map(str, unread[:8])) + (f" and {len(unread) - 8} more" if len(unread) > 8 else "")
+    return f"not read: {named}; times and series are named by --time and --group"
 
 
 def _sized(values: np.ndarray, columns: Sequence[str], what: Path) -> None:
@@ -200,7 +228,7 @@ def _in_order(times: "pd.Series[Any]", rows: np.ndarray, what: Path, of_many: st
         raise InputError(f"{place(what, rows[bad[0] + 1])}: {shown(here)} {fault}: {cure}{of_many}")
 
 
-def _regular(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, what: Path, fill: str) -> np.ndarray:
+def _regular(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, what: Path, where: str, fill: str) -> np.ndarray:
     """The step numbers of one series' rows; refuses times between the steps, and absent ones unless they are filled."""
     numbers = grid.numbers(times)
     off = np.flatnonzero(np.isnan(numbers) | (numbers != np.floor(numbers)))
@@ -210,9 +238,11 @@ def _regular(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, what: Path, 
     if len(off) or len(absent):
         bad = int(min([*off, *absent]))
         expected = "" if not bad else f"expected {shown(grid.times(np.floor(numbers[bad - 1 : bad]) + 1)[0])}, "
-        cure = "--fill linear puts in what is missing" if bad not in off else "give evenly spaced times"
+        cure = (
+            "--fill linear, previous or zero puts in what is missing" if bad not in off else "give evenly spaced times"
+        )
         got = shown(times.iloc[bad])
-        raise InputError(f"{place(what, rows[bad])}: the data are {grid.name}, {expected}got {got}: {cure}")
+        raise InputError(f"{place(what, rows[bad])}{where}: the data are {grid.name}, {expected}got {got}: {cure}")
     return numbers.astype(np.int64)
 
 
@@ -224,7 +254,7 @@ def _dense(grid: Grid, times: "pd.Series[Any]", rows: np.ndarray, numbers: np.nd
         raise InputError(
             f"{place(what, rows[bad])}: the data are {grid.name}, and {shown(times.iloc[bad])} comes after"
             f" {shown(times.iloc[bad - 1])}, so that {total - len(rows)} of {total} steps would be missing: write dates"
-            " as 2024-01-31, or leave --time out, so that every row is a step"
+            " as 2024-01-31, or leave --time and its column out, so that every row is a step"
         )
 
 
@@ -278,6 +308,6 @@ def _own(source: str) -> Panel:
         target, time = "temperature", "time"
     else:
         target, time = {"sunspots": ("SUNACTIVITY", "YEAR"), "nile": ("volume", "year")}[source]
-    found = panel(table, time=time, target=target, fill=fill)
+    found = panel(table[[time, target]], time=time, target=target, fill=fill)
     season, horizon = OWN[source]
     return replace(found, settings=DataSettings(source=source), season=season, horizon=horizon)

@@ -86,7 +86,10 @@ class Backtest:
             of = f" on {target}" if len(self.targets) > 1 else ""
             if not better:
                 best = min(others.values())  # type: ignore[type-var]
-                lines.append(f"The net beats every baseline{of}: MASE {own:.3f}, the best of them {best:.3f}.")
+                kind = "seasonal naive" if "seasonal naive" in self.forecasts else "one-step naive"
+                scale = f" (above 1: worse than the {kind} forecast was before the test)"
+                above = scale if own > 1 else ""  # type: ignore[operator]
+                lines.append(f"The net beats every baseline{of}: MASE {own:.3f}{above}, the best of them {best:.3f}.")
             else:
                 told = ", ".join(f"{name} ({value:.3f})" for name, value in better.items())
                 lines.append(f"The net LOSES to {told}{of}: its MASE is {own:.3f}.")

@@ -1,5 +1,6 @@
 """Times as step numbers: which step a series has, and the first row that breaks it."""
 
+import re
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _SECONDS: dict[float, tuple[str, int]] = {
     86_400: ("daily", 7),
     604_800: ("weekly", 52),
 }
+_AMBIGUOUS = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]\d{2,4}")  # the day or the month first: nobody can tell
 _UNITS = {"seconds": 1_000_000, "microseconds": 1}  # in microseconds
 
 
@@ -128,7 +130,7 @@ def parse(column: "pd.Series[Any]", what: Path) -> "pd.Series[Any]":
     """A column of times, as whole numbers or timestamps without a zone (UTC where the file gives zones).
 
     Raises:
-        InputError: a row is empty or no time; the text names it.
+        InputError: a row is empty, no time, or a date whose month may be its day; the text names it.
     """
     if pd.api.types.is_numeric_dtype(column):
         found = column.to_numpy(np.float64, na_value=np.nan)
@@ -137,6 +139,11 @@ def parse(column: "pd.Series[Any]", what: Path) -> "pd.Series[Any]":
             row = int(np.flatnonzero(bad)[0])
             raise InputError(f"{place(what, row)}: expected a whole number or a date, got {column.iloc[row]}")
         return column.astype("int64")
+    for row, value in enumerate(column):
+        if isinstance(value, str) and _AMBIGUOUS.match(value):
+            raise InputError(
+                f"{place(what, row)}: {value!r} may have its day or its month first: write dates as 2015-01-31"
+            )
     stamps = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
     if stamps.isna().all():  # another way to write dates; the first row shows which
         with warnings.catch_warnings():
@@ -170,5 +177,5 @@ def _ticks(stamps: pd.DatetimeIndex) -> np.ndarray:
     """Microseconds since 1970."""
     whole = stamps.as_unit("us")
     if (whole != stamps).any():
-        raise InputError("times finer than a microsecond are not known: round them, or leave --time out")
+        raise InputError("times finer than a microsecond are not known: round them, or leave --time and its column out")
     return np.asarray(whole.astype("int64"))

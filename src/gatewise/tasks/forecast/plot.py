@@ -7,9 +7,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, num2date
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from gatewise.inspect.plots import COLOURS
 from gatewise.tasks.forecast.data import Panel
@@ -30,6 +30,8 @@ def picture(found: Backtest, data: ForecastData, title: str) -> bytes:
         title: above the picture.
     """
     shown = _panels(found, data)
+    series = len({k for k, _ in shown})
+    title += _share(series, len(data.panel.series), len(shown), series * len(found.targets))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 1.0 + 2.5 * len(shown) + 2.2), dpi=150, layout="constrained")
         axes = figure.subplots(len(shown) + 1, 1, gridspec_kw={"height_ratios": [2.5] * len(shown) + [1.9]})
@@ -39,6 +41,13 @@ def picture(found: Backtest, data: ForecastData, title: str) -> bytes:
         axes[0].legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.98))
         _by_step(axes[-1], found)
         return _png(figure)
+
+
+def _share(series: int, of_series: int, panels: int, of_panels: int) -> str:
+    """What the title says where not all is drawn."""
+    if series < of_series:
+        return f"; {series} of {of_series} series"
+    return f"; {panels} of {of_panels} panels" if panels < of_panels else ""
 
 
 def _panels(found: Backtest, data: ForecastData) -> list[tuple[int, int]]:
@@ -80,14 +89,37 @@ def _dated(ax: Axes, times: Any) -> None:
     if np.issubdtype(np.asarray(times).dtype, np.datetime64):
         locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
         ax.xaxis.set_major_locator(locator)
-        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        ax.xaxis.set_major_formatter(_Dates(locator))
+
+
+class _Dates(ConciseDateFormatter):
+    """Short dates, with the year under the first tick and under each at which another one begins.
+
+    matplotlib's own has one year at the end of the axis, which is not that of the ticks before New Year.
+    """
+
+    def __init__(self, locator: AutoDateLocator) -> None:
+        super().__init__(locator, show_offset=False)  # type: ignore[no-untyped-call]
+
+    def format_ticks(self, values: Any) -> list[str]:
+        labels = list(super().format_ticks(values))  # type: ignore[no-untyped-call]
+        dates = [num2date(value) for value in values]  # type: ignore[no-untyped-call]
+        for k, date in enumerate(dates):
+            if (not k or date.year != dates[k - 1].year) and str(date.year) not in labels[k]:
+                more = "%Y-%m-%d" if ":" in labels[k] else "%b %Y" if labels[k].isdigit() else "%Y"
+                labels[k] += date.strftime(f"\n{more}")
+        if any("\n" in label for label in labels):  # two lines each, that all stand at one height
+            labels = [label if "\n" in label else f"{label}\n " for label in labels]
+        return labels
 
 
 def _by_step(ax: Axes, found: Backtest) -> None:
     steps = np.arange(1, found.truth.shape[1] + 1)
     colours = {NET: COLOURS[1], "seasonal naive": COLOURS[2], "naive": "#6b7280"}
+    peaks = []
     for method in found.forecasts:
         error = np.abs(found.truth - found.point(method)) / found.scale[:, None]
+        peaks.append(error.mean((0, 2)).max())
         width, dots = (2.2, "o") if method == NET else (1.4, ".")
         ax.plot(
             steps,
@@ -98,7 +130,14 @@ def _by_step(ax: Axes, found: Backtest) -> None:
             ms=4,
             label=method,
         )
-    ax.set(xlabel="steps ahead", ylabel="MASE", ylim=(0, None))
+    ax.set(xlabel="steps ahead", ylabel="MASE")
+    if max(peaks) > 5 * min(peaks) > 0:  # else the worst would press the others together
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter("{x:g}")
+    else:
+        ax.set_ylim(0, None)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(x=0.02)
     ax.grid(axis="y", color=GRID, linewidth=0.8)
@@ -114,7 +153,10 @@ def forecast_picture(table: pd.DataFrame, panel: Panel, season: int, title: str)
         season: m; a few of them are drawn.
         title: above the picture.
     """
-    parts = list(table.groupby(["series", "target"], sort=False))[:MOST]
+    every = list(table.groupby(["series", "target"], sort=False))
+    parts = every[:MOST]
+    series = len({name for (name, _), _ in parts})
+    title += _share(series, table["series"].nunique(), len(parts), len(every))
     levels = [column for column in table.columns if column.startswith("q")]
     point = "q0.5" if levels else "mean"
     with matplotlib.rc_context(STYLE):

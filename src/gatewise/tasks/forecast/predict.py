@@ -146,25 +146,32 @@ def _table(model: Forecaster, panel: Panel, series: Series, known: int, horizon:
     return pd.concat(tables, ignore_index=True)
 
 
-def keep(table: pd.DataFrame, model: Forecaster, panel: Panel, folder: Path) -> tuple[Path, Path]:
-    """Write a forecast as `forecast.csv` and `forecast.png`.
+def keep(table: pd.DataFrame, model: Forecaster, panel: Panel, file: Path) -> tuple[Path, Path]:
+    """Write a forecast as a table, and a picture of it beside.
 
     Args:
         table: as `forecast` gives it.
         model: the net that made it.
         panel: with the history.
-        folder: where to.
+        file: where to, a .csv; the picture has its name with .png.
 
     Returns:
         The two files.
+
+    Raises:
+        InputError: the file is no .csv, or its folder is not there.
     """
+    if file.suffix.lower() != ".csv":
+        raise InputError(f"a forecast is written as CSV, with its picture beside it: name a .csv, not {file}")
+    if not file.parent.is_dir():
+        raise InputError(f"there is no folder {file.parent} to write {file.name} into: make it, or name another")
     require("matplotlib")
     from gatewise.tasks.forecast.plot import forecast_picture
 
     layer = model.layer
     name = panel.settings.source or "the given data"
     title = f"{layer.cell.name}, H = {layer.hidden_size}, on {Path(name).name}"
-    files = folder / "forecast.csv", folder / "forecast.png"
+    files = file, file.with_suffix(".png")
     write(files[0], table.to_csv(index=False, lineterminator="\n"))
     write(files[1], forecast_picture(table, panel, model.season, title))
     return files

@@ -30,7 +30,7 @@ class DataSettings:
         fill: what becomes of missing values and rows: `"none"` refuses them.
         horizon: steps to forecast; None takes the data's own (a file's: one season, at least 8 steps).
         season: steps after which the series' pattern comes again, 1 for none; None takes the data's own.
-        window: T, the steps that the net reads; None takes three seasons and the horizon, at least 24.
+        window: T, the steps that the net reads; None takes three seasons, at least 24.
         batch: B, windows side by side.
         holdout: the share of the time line, before the test part, by which the best epoch is chosen.
         test: the share at the end of the time line on which the forecasts are judged.

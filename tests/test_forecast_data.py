@@ -197,9 +197,13 @@ def test_columns_are_asked_for_or_found(tmp_path):
     noted = forecast.read(written(tmp_path, one.assign(shop="Bern", n=1)), time="day", target="sales")
     assert noted.notes == ("not read: shop, n; times and series are named by --time and --group",)
     with pytest.raises(InputError, match=r"'day' looks like times: add --time day \(and --group shop, if"):
-        forecast.read(path, target="sales")
+        forecast.read(written(tmp_path, shops()), target="sales")
     with pytest.raises(InputError, match=r"'shop' looks like the names of series: add --group shop and"):
         forecast.read(written(tmp_path, shops()[["shop", "sales"]], "names.csv"))
+    market = forecast.read(written(tmp_path, one), target="sales")  # dates that rise: each row a step
+    assert market.notes[0].startswith("not read: day;")
+    with pytest.raises(InputError, match="'day' looks like times: add --time day, or drop"):
+        forecast.read(written(tmp_path, one.iloc[[0, 2, 1, *range(3, 60)]]), target="sales")
     rows = forecast.read(written(tmp_path, one[["sales"]]))  # each row a step
     assert rows.grid.times(np.array([0, 59])).tolist() == [0, 59]
     for wrong in ({"source": "co2", "target": ("x",)}, {"source": "x.csv", "group": "shop"}, {"fill": "mean"}):

@@ -160,10 +160,11 @@ def _panel(table: pd.DataFrame, settings: DataSettings) -> Panel:
 
 
 def _no_times(table: pd.DataFrame, unread: Sequence[Any], what: Path) -> None:
-    """Refuses rows that are taken as steps beside a column of dates or names, which says that they are none."""
-    words = [name for name in unread if not pd.api.types.is_numeric_dtype(table[name])]
+    """Refuses rows that are taken as steps where dates do not rise or names change: they belong to several series."""
+    words = [name for name in unread if not pd.api.types.is_numeric_dtype(table[name]) and table[name].nunique() > 1]
     dated = [name for name in words if _DATE.match(str(table[name].iloc[0]))]
     others = [name for name in words if name not in dated]
+    dated = [name for name in dated if others or not (table[name].is_unique and table[name].is_monotonic_increasing)]
     if dated:
         group = f" (and --group {others[0]}, if it names the series)" if others else ""
         raise InputError(

@@ -43,7 +43,7 @@ def test_values_have_the_types_of_the_settings(run, tmp_path, monkeypatch):
 
 def test_a_flag_without_a_setting_is_an_error_of_ours():
     with pytest.raises(KeyError, match="colour"):
-        train_command("text", TextSettings, {"colour": Flag("Data", "")}, None, None, "")
+        train_command("text", TextSettings, {"colour": Flag("Data", "")}, None, "")
 
 
 def test_the_common_flags_are_the_settings_common_flags():

@@ -48,12 +48,6 @@ FLAGS = {
 }
 
 
-def _task() -> Any:
-    from gatewise.tasks import classify
-
-    return classify
-
-
 def _summarise(result: "Result") -> None:
     """How it went and where it lies, after a training."""
     print(f"\n{result.run.report.read_text(encoding='utf-8')}")
@@ -65,7 +59,6 @@ train_classify = train_command(
     "classify",
     ClassifySettings,
     FLAGS,
-    _task,
     _summarise,
     """Train a model that labels sequences, or each of their steps.
 
@@ -98,14 +91,15 @@ def classify(
 
         model = task.load(run, checkpoint)
         sequences = task.read_for(run, file)
-        labelled = task.predictions(model, sequences)
+        found = model.predict_proba(sequences)
+        labelled = task.predictions(model, sequences, found)
         if out is None:
             print(labelled, end="")
         else:
             write(out, labelled)
             print(f"{len(sequences):,} sequences labelled: {out}")
         if sequences.y is not None:
-            truth, named = sequences.all_labels, _flat(model.predict(sequences))
+            truth, named = sequences.all_labels, _flat(model.named(found))
             right = sum(one == other for one, other in zip(truth, named, strict=True))
             print(
                 f"accuracy {100 * right / len(truth):.1f} % ({right:,} of {len(truth):,} {model.facts.per}s)",

@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -97,12 +97,6 @@ FLAGS = {
 }
 
 
-def _task() -> Any:
-    from gatewise.tasks import forecast
-
-    return forecast
-
-
 def _summarise(result: "Result") -> None:
     """How it went and where it lies, after a training."""
     run, best, last = result.run, result.best, result.history[-1]
@@ -118,7 +112,6 @@ train_forecast = train_command(
     "forecast",
     ForecastSettings,
     FLAGS,
-    _task,
     _summarise,
     """Train a net to forecast series, and judge it beside naive forecasts and ETS.
 

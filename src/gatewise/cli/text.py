@@ -1,7 +1,7 @@
 """`gatewise train text` and `gatewise generate`: a skin over `gatewise.tasks.text`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,12 +36,6 @@ FLAGS = {
 }
 
 
-def _task() -> Any:
-    from gatewise.tasks import text
-
-    return text
-
-
 def _summarise(result: "Result") -> None:
     """How it went and where it lies, after a training."""
     run, best, last = result.run, result.best, result.history[-1]
@@ -60,7 +54,6 @@ train_text = train_command(
     "text",
     TextSettings,
     FLAGS,
-    _task,
     _summarise,
     """Train a language model on the characters of a text.
 

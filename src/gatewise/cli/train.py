@@ -1,5 +1,6 @@
 """`gatewise train TASK`: a command whose options come from the task's settings."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -74,7 +75,6 @@ def train_command(
     name: str,
     settings: type[TaskSettings],
     flags: Mapping[str, Flag],
-    task: Callable[[], Any],
     summarise: Callable[["Result"], None],
     help: str,
     *,
@@ -87,7 +87,6 @@ def train_command(
         name: the task's.
         settings: the class of its settings.
         flags: its own flags; one of `COMMON` by the same name is replaced.
-        task: gives the module with `train` and `resume`; called when the command runs.
         summarise: prints what came of it.
         help: what the command does, a first line and more.
         recipe: the help of `--recipe`, for a task that has recipes.
@@ -136,10 +135,10 @@ def train_command(
             if resume is not None and (out is not None or chosen is not None):
                 raise InputError("--resume takes folder and recipe from the run: leave --out and --recipe out")
             if resume is not None:
-                result = task().resume(resume, *places, **given)
+                result = _task(name).resume(resume, *places, **given)
             else:
                 wanted = settings.of(chosen, **given)  # wrong values are refused before torch is loaded
-                result = task().train(wanted, out, *places)
+                result = _task(name).train(wanted, out, *places)
             from gatewise.tasks.fit import is_first_process
 
             if is_first_process():
@@ -158,6 +157,11 @@ def train_command(
         ]
     )
     return command
+
+
+def _task(name: str) -> Any:
+    """The task's module, with `train` and `resume`; imported when its command runs."""
+    return importlib.import_module(f"gatewise.tasks.{name}")
 
 
 def _option(settings: type[TaskSettings], defaults: TaskSettings, flag: str, form: Flag) -> Any:

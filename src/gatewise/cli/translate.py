@@ -1,13 +1,14 @@
 """`gatewise train translate` and `gatewise translate`: a skin over `gatewise.tasks.translate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gatewise.cli.errors import one_line_errors
 from gatewise.cli.train import CHECKPOINT, Flag, list_files, train_command
 from gatewise.tasks.errors import InputError
+from gatewise.tasks.files import read_text
 from gatewise.tasks.translate.settings import ATTENTIONS, INITS, TOKENS, TranslateSettings
 
 if TYPE_CHECKING:
@@ -45,12 +46,6 @@ FLAGS = {
 }
 
 
-def _task() -> Any:
-    from gatewise.tasks import translate
-
-    return translate
-
-
 def _summarise(result: "Result") -> None:
     """How it went and where it lies, after a training."""
     run, best, last = result.run, result.best, result.history[-1]
@@ -69,7 +64,6 @@ train_translate = train_command(
     "translate",
     TranslateSettings,
     FLAGS,
-    _task,
     _summarise,
     """Train a translator on pairs of sentences.
 
@@ -124,10 +118,7 @@ def _texts(sentences: list[str], file: Path | None) -> list[str]:
         return sentences
     if not file.exists() or file.is_dir():
         raise InputError(f"there is no file {file}: give a UTF-8 file with a sentence a line")
-    try:
-        texts = file.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    texts = read_text(file).rstrip("\n").split("\n")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise InputError(f"{file}, line {number} is empty: give a sentence a line")

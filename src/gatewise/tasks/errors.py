@@ -49,3 +49,13 @@ def string(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected a string, got {value!r}")
     return value
+
+
+def one_line(error: Exception) -> str:
+    """What another library says of a fault, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """A user's text in quotation marks, cut where it is long."""
+    return repr(text if len(text) <= most else f"{text[:most]}…")

@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
 from gatewise.tasks import checkpoint
-from gatewise.tasks.errors import InputError
+from gatewise.tasks.errors import InputError, one_line
 from gatewise.tasks.keeper import Keeper, Row, Stopped
 from gatewise.tasks.progress import Progress
 from gatewise.tasks.run import Run
@@ -107,7 +107,7 @@ def fit(module: Trainee, run: Run, settings: FitSettings, *, resume: bool = Fals
                 default_root_dir=run.path,
             )
         except (MisconfigurationException, RuntimeError) as error:
-            raise InputError(f"Lightning cannot train like this: {_one_line(error)}") from error
+            raise InputError(f"Lightning cannot train like this: {one_line(error)}") from error
         handling = threading.current_thread() is threading.main_thread()
         try:
             with keeper.stopping_on_signals() if handling else nullcontext():
@@ -178,7 +178,3 @@ def _threads_restored() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewise.tasks.errors import InputError, require
+from gatewise.tasks.errors import InputError, one_line, require
+from gatewise.tasks.files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +43,12 @@ def read_table(path: Path, extra: str, text: Collection[str | None] = ()) -> "pd
         try:
             table = pd.read_parquet(path)
         except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise InputError(f"{path} cannot be read as Parquet: {_one_line(error)}") from error
+            raise InputError(f"{path} cannot be read as Parquet: {one_line(error)}") from error
     else:
         try:
             table = _read_csv(path, text)
         except csv.Error as error:
-            raise InputError(f"{path} cannot be read as CSV: {_one_line(error)}") from error
+            raise InputError(f"{path} cannot be read as CSV: {one_line(error)}") from error
     table.columns = ["" if _NAMELESS.fullmatch(name := str(column).strip()) else name for column in table.columns]
     table = table.loc[:, table.columns != ""]
     _check_names(list(table.columns), path)
@@ -59,10 +60,7 @@ def read_table(path: Path, extra: str, text: Collection[str | None] = ()) -> "pd
 def _read_csv(path: Path, text: Collection[str | None]) -> "pd.DataFrame":
     import pandas as pd
 
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    content = read_text(path)
     if not content.strip():
         raise InputError(f"{path} is empty: give a file with a header and rows")
     separator = _separator(content)
@@ -83,7 +81,7 @@ def _read_csv(path: Path, text: Collection[str | None]) -> "pd.DataFrame":
         for line, record in _records(content):  # pandas counts no line breaks within quotes
             if len(record) > len(names):
                 raise InputError(f"{path}, line {line} has {len(record)} values, expected {len(names)}") from error
-        raise InputError(f"{path} cannot be read as CSV: {_one_line(error)}") from error
+        raise InputError(f"{path} cannot be read as CSV: {one_line(error)}") from error
 
 
 def _separator(content: str) -> str:
@@ -169,7 +167,3 @@ def place(path: Path, row: int) -> str:
 def _shown(value: object) -> str:
     text = " ".join(repr(value).split())  # an array's has line breaks
     return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

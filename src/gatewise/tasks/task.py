@@ -77,7 +77,7 @@ class Task(Generic[S, D, M]):
 
     def model_settings(self, model: M) -> Any:
         """The section `model`: sizes from which a model with the same parameters can be built."""
-        raise NotImplementedError
+        return model.settings()  # type: ignore[operator]  # every task's model has them
 
     def misfit(self, model: M, data: D) -> str | None:
         """What of the model belongs to other data, such as "the vocabulary"; None if it was made for these."""

@@ -9,7 +9,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from gatewise.tasks.errors import InputError
-from gatewise.tasks.settings import FitSettings
+from gatewise.tasks.settings import TaskSettings
 
 _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -82,21 +82,23 @@ class Trainee(LightningModule):
     state carried from batch to batch, and the losses counted so far. All three differ between the processes of
     a DDP run, so the checkpoint holds them once for each.
 
-    A task sets `terms` and overrides `loss`, `data_line`, `train_dataloader` and, where data is held out,
-    `val_dataloader`; `also`, `metrics`, `sample` and `describe` where it has something to tell.
+    A task sets `terms` and overrides `loss` and `data_line`; `also`, `metrics`, `sample` and `describe` where it has
+    something to tell; and the two loaders where its data have no `training` and `held_out`, which give batches.
 
     Args:
         model: the network.
-        settings: how it is trained.
+        data: what it learns from.
+        settings: all choices; those of the data and the model are in force already.
     """
 
     terms = "terms"  # what a loss is the mean of, in the plural: "characters"
     also: tuple[str, ...] = ()  # the names of the means that come with a loss
 
-    def __init__(self, model: nn.Module, settings: FitSettings) -> None:
+    def __init__(self, model: nn.Module, data: Any, settings: TaskSettings) -> None:
         super().__init__()
         self.model = model
-        self.settings = settings
+        self.data = data
+        self.settings = settings.fit
         self.carried: Any = None  # a tensor, a tuple of tensors, or None
         self.trained = Means(torch.device("cpu"), self.also)
         self.validated: Means | None = None
@@ -122,6 +124,12 @@ class Trainee(LightningModule):
     def describe(self) -> str:
         """The data and the model in a few lines, shown before the training."""
         return f"{self.data_line()}\nmodel  {sizes(self.model)}"
+
+    def train_dataloader(self) -> Any:
+        return self.data.training(self.settings.seed, self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> Any:
+        return self.data.held_out() or ()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return _OPTIMIZERS[self.settings.optimizer](self.parameters(), lr=self.settings.lr)  # type: ignore[call-arg]

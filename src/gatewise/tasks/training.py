@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from gatewise.tasks.batches import check_shares
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
 from gatewise.tasks.fit import Result, finished, is_first_process
 from gatewise.tasks.fit import fit as train_module
+from gatewise.tasks.models import evaluating
 from gatewise.tasks.plot import curves
 from gatewise.tasks.run import Run
 from gatewise.tasks.settings import TaskSettings
@@ -86,7 +88,7 @@ def _begin(
     out: str | os.PathLike[str] | None,
     logger: Any = False,
 ) -> Result:
-    settings = task.checked(settings, data)
+    settings = _checked(task, settings, data)
     if not is_first_process():
         run = Run(out or "runs", task.report)
         return train_module(task.trainee(model, data, settings), run, settings.fit, logger=logger)
@@ -104,7 +106,7 @@ def _go_on(task: AnyTask, model: Any, data: Any, settings: TaskSettings, run: Ru
         raise InputError(f"{source} is not what the run in {run.path} was begun with: restore it, or begin a new run")
     if task.facts_of(run) != json.loads(json.dumps(task.facts(data))):
         raise InputError(f"{run.path / task.facts_file} is damaged: restore it, or train anew")
-    settings = task.checked(settings, data)
+    settings = _checked(task, settings, data)
     if is_first_process():
         if run.last.exists():
             finished(run, settings.fit)  # refuses a run that has nothing to do, before its settings are changed
@@ -113,11 +115,15 @@ def _go_on(task: AnyTask, model: Any, data: Any, settings: TaskSettings, run: Ru
     return _finish(task, result, model, data, settings) if is_first_process() else result
 
 
+def _checked(task: AnyTask, settings: TaskSettings, data: Any) -> TaskSettings:
+    check_shares(settings.data.batch, settings.fit.devices)
+    return task.checked(settings, data)  # type: ignore[no-any-return]
+
+
 def _finish(task: AnyTask, result: Result, model: Any, data: Any, settings: TaskSettings) -> Result:
     result.run.write(result.run.curves.name, curves(result.history, task.metric, task.title(model, settings)))
-    training = model.training
-    task.finish(result, task.load(result.run.path) if task.holds_out(settings) else model.eval(), data, settings)
-    model.train(training)
+    with evaluating(model):
+        task.finish(result, task.load(result.run.path) if task.holds_out(settings) else model, data, settings)
     return result
 
 

@@ -11,6 +11,7 @@ from gatewise.tasks.classify.data import NO_LABEL, ClassifyData, padded
 from gatewise.tasks.classify.sequences import Facts, Sequences
 from gatewise.tasks.classify.settings import ModelSettings
 from gatewise.tasks.find_cell import find_cell
+from gatewise.tasks.models import check_layer, evaluating
 
 
 class Classifier(nn.Module):
@@ -41,7 +42,7 @@ class Classifier(nn.Module):
         features = len(self.facts.features)
         if isinstance(cell, nn.Module):
             self.layer = cell
-            settings = ModelSettings(**{"cell": _name(cell), **sizes})
+            settings = ModelSettings(**sizes)
             if given := sizes.keys() - {"pool", "noise"}:
                 raise TypeError(f"Classifier: the layer has its sizes already; got {', '.join(given)} besides it")
         else:
@@ -55,7 +56,8 @@ class Classifier(nn.Module):
                 dropout=settings.dropout,
                 bidirectional=settings.bidirectional,
             )
-        _check(self.layer, features)
+        meaning, why = ", the number of features", "steps come first here"
+        check_layer("Classifier", self.layer, features, meaning, ("batch_first",), why)
         self.pool, self.noise = settings.pool, settings.noise
         directions = 2 if self.layer.bidirectional else 1
         self.output = nn.Linear(directions * (self.layer.proj_size or self.layer.hidden_size), len(self.facts.labels))
@@ -98,24 +100,27 @@ class Classifier(nn.Module):
         if not isinstance(sequences, Sequences):
             sequences = Sequences(sequences, features=self.facts.features)
         inputs = self.facts.inputs(sequences)
-        device, training = self.output.weight.device, self.training
-        self.eval()
+        device = self.output.weight.device
         found: list[Tensor] = []
-        for first in range(0, len(inputs), batch):
-            x, lengths = padded(inputs[first : first + batch])
-            p = self(x.to(device, self.output.weight.dtype), lengths.to(device)).softmax(-1).cpu()
-            if self.facts.per == "step":
-                found += [p[:n, b] for b, n in enumerate(lengths.tolist())]
-            else:
-                found += p.unbind(0)
-        self.train(training)
+        with evaluating(self):
+            for first in range(0, len(inputs), batch):
+                x, lengths = padded(inputs[first : first + batch])
+                p = self(x.to(device, self.output.weight.dtype), lengths.to(device)).softmax(-1).cpu()
+                if self.facts.per == "step":
+                    found += [p[:n, b] for b, n in enumerate(lengths.tolist())]
+                else:
+                    found += p.unbind(0)
         return found
+
+    def named(self, found: list[Tensor]) -> list[Any]:
+        """The likeliest label by the probabilities of each sequence, or the list of those of its steps."""
+        classes = [p.argmax(-1).tolist() for p in found]
+        labels = self.facts.labels
+        return [[labels[c] for c in item] if isinstance(item, list) else labels[item] for item in classes]
 
     def predict(self, sequences: Any, batch: int = 256) -> list[Any]:
         """The likeliest label of each sequence, or the list of those of its steps; see `predict_proba`."""
-        classes = [p.argmax(-1).tolist() for p in self.predict_proba(sequences, batch)]
-        labels = self.facts.labels
-        return [[labels[c] for c in item] if isinstance(item, list) else labels[item] for item in classes]
+        return self.named(self.predict_proba(sequences, batch))
 
     def settings(self) -> ModelSettings:
         """The sizes, as settings from which a model with the same parameters can be built."""
@@ -133,19 +138,3 @@ def loss(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
     labelled = y != NO_LABEL
     scores, y = scores[labelled], y[labelled]
     return F.cross_entropy(scores, y), (scores.argmax(-1) == y).float().mean(), len(y)
-
-
-def _name(layer: nn.Module) -> str:
-    cell = getattr(layer, "cell", None)
-    if not isinstance(cell, gatewise.Graph):
-        raise ValueError(f"Classifier: expected a layer of gatewise, such as gatewise.GRU; got {type(layer).__name__}")
-    return cell.name
-
-
-def _check(layer: Any, features: int) -> None:
-    if layer.input_size != features:
-        raise ValueError(
-            f"Classifier: the layer has input_size {layer.input_size}, expected {features}, the number of features"
-        )
-    if layer.batch_first:
-        raise ValueError("Classifier: the layer has batch_first=True, expected False: steps come first here")

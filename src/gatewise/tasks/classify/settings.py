@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from gatewise.tasks.errors import InputError, choose
-from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, check_seed, positive
+from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, check_seed, positive, share
 
 PERS = ("sequence", "step")
 READS = ("rows", "pixels")
@@ -61,9 +61,8 @@ class DataSettings:
                 taken = "has been given before" if self.features.count(name) > 1 else "names the sequence or the label"
                 raise InputError(f"--features {name} {taken}: leave it out")
         check_seed(self.split_seed)
-        if not 0 <= self.holdout < 1:
-            raise InputError(f"holdout must be a share from 0 to below 1; got {self.holdout}")
-        if (share := self.test_share) is not None and not 0 < share < 1:
+        share("holdout", self.holdout)
+        if (part := self.test_share) is not None and not 0 < part < 1:
             raise InputError(f"test must be a share above 0 and below 1, or a file; got {self.test}")
 
     @property

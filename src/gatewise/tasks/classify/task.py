@@ -15,7 +15,7 @@ import gatewise
 from gatewise.tasks.classify.data import ClassifyData, read
 from gatewise.tasks.classify.model import Classifier
 from gatewise.tasks.classify.sequences import Facts, Sequences
-from gatewise.tasks.classify.settings import ClassifySettings, ModelSettings
+from gatewise.tasks.classify.settings import ClassifySettings
 from gatewise.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ class ClassifyTask(Task[ClassifySettings, ClassifyData, Classifier]):
     Settings = ClassifySettings
     facts_file = "classes.json"
     report = "report.txt"
-    metric = "loss"
 
     def read(self, settings: ClassifySettings, data_dir: Path | None) -> ClassifyData:
         return read(settings.data)
@@ -50,15 +49,8 @@ class ClassifyTask(Task[ClassifySettings, ClassifyData, Classifier]):
 
         return ClassifyTrainee(model, data, settings)
 
-    def model_settings(self, model: Classifier) -> ModelSettings:
-        return model.settings()
-
     def misfit(self, model: Classifier, data: ClassifyData) -> str | None:
         return None if model.facts == data.facts else "what is kept of them (labels, features, their statistics)"
-
-    def checked(self, settings: ClassifySettings, data: ClassifyData) -> ClassifySettings:
-        data.training(world=settings.fit.devices)  # a batch that cannot be shared out is refused before all else
-        return settings
 
     def title(self, model: Classifier, settings: ClassifySettings) -> str:
         return f"{'bidirectional ' if model.layer.bidirectional else ''}{super().title(model, settings)}"

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from gatewise.tasks.batches import InOrder, Shuffled
 from gatewise.tasks.classify.data import Batch, ClassifyData
 from gatewise.tasks.classify.model import Classifier, loss
 from gatewise.tasks.classify.sequences import listed
@@ -11,20 +10,14 @@ from gatewise.tasks.trainee import Step, Trainee
 
 
 class ClassifyTrainee(Trainee):
-    """A classifier in training: Lightning's view of it.
-
-    Args:
-        model: the classifier.
-        data: the sequences.
-        settings: all choices; those of the data and the model are in force already.
-    """
+    """A classifier in training: Lightning's view of it."""
 
     also = ("accuracy",)
     model: Classifier
+    data: ClassifyData
 
     def __init__(self, model: Classifier, data: ClassifyData, settings: ClassifySettings) -> None:
-        super().__init__(model, settings.fit)
-        self.data = data
+        super().__init__(model, data, settings)
         self.terms = f"{model.facts.per}s"
 
     def loss(self, batch: Batch, state: Any) -> Step:
@@ -47,10 +40,3 @@ class ClassifyTrainee(Trainee):
             f"       {len(facts.features)} features: {listed(facts.features)}{left_out}\n"
             f"       {len(facts.labels)} classes, one a {facts.per}: {listed(facts.labels)}{clocks}"
         )
-
-    def train_dataloader(self) -> Shuffled[Batch]:
-        trainer = self.trainer
-        return self.data.training(self.settings.seed, trainer.global_rank, trainer.world_size)
-
-    def val_dataloader(self) -> InOrder[Batch] | tuple[()]:
-        return self.data.held_out() or ()

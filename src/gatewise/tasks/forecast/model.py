@@ -40,7 +40,7 @@ class Forecaster(nn.Module):
     def __init__(self, cell: Any, facts: dict[str, Any], **choices: Any) -> None:
         super().__init__()
         graph = find_cell(cell) if isinstance(cell, str) else cell
-        self.settings = s = ModelSettings(**{"cell": graph.name, **choices})
+        self.choices = s = ModelSettings(**{"cell": graph.name, **choices})
         self.facts = facts
         self.targets, self.season, self.horizon = len(facts["targets"]), facts["season"], facts["horizon"]
         self.levels = levels(s.quantiles)
@@ -79,7 +79,7 @@ class Forecaster(nn.Module):
             InputError: decoding is direct, and h is longer than what the net was trained for.
         """
         horizon = self.horizon if horizon is None else horizon
-        if self.settings.decode == "direct" and horizon > self.horizon:
+        if self.choices.decode == "direct" and horizon > self.horizon:
             raise InputError(
                 f"this net forecasts {self.horizon} steps at once, and {horizon} are asked for:"
                 f" train one with --horizon {horizon}, or with --decode autoregressive"
@@ -93,15 +93,19 @@ class Forecaster(nn.Module):
             "location": (mean, deviation),
             "series": (location, deviation),
             "none": (torch.zeros_like(mean), torch.ones_like(mean)),
-        }[self.settings.normalise]
+        }[self.choices.normalise]
         z = ((past[..., : self.targets] - location) / scale).to(self.output.weight.dtype)
         covariates = self._covariates(past[..., self.targets :])
         if "level" in self.features:  # squashed above, so that a trend does not lead out of what was seen in training
             covariates = torch.cat((covariates, level.expand(len(z), -1, -1)), -1)
         covariates = covariates.to(z.dtype)
-        decode = self._direct if self.settings.decode == "direct" else self._autoregressive
+        decode = self._direct if self.choices.decode == "direct" else self._autoregressive
         forecast = decode(z, covariates, first, horizon)
         return location[None, ..., None] + scale[None, ..., None] * forecast.double()
+
+    def settings(self) -> ModelSettings:
+        """The choices, as settings from which a model with the same parameters can be built."""
+        return self.choices
 
     def _direct(self, z: Tensor, covariates: Tensor, first: Tensor, horizon: int) -> Tensor:
         out, _ = self.layer(self._inputs(z, z, covariates, first))
@@ -142,7 +146,7 @@ class Forecaster(nn.Module):
 
     def _covariates(self, past: Tensor) -> Tensor:
         """The covariates, by mean and deviation of the window; they have no statistics of their own in the facts."""
-        if not past.shape[-1] or self.settings.normalise == "none":
+        if not past.shape[-1] or self.choices.normalise == "none":
             return past
         return (past - past.mean(0)) / (past.std(0, correction=0) + 1e-6 * (1 + past.abs().mean(0)))
 

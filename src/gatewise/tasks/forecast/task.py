@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gatewise
-from gatewise.tasks.batches import check_shares
 from gatewise.tasks.errors import InputError, require
 from gatewise.tasks.forecast.data import EXTRA, Panel, read_settings
 from gatewise.tasks.forecast.model import Forecaster
-from gatewise.tasks.forecast.settings import SOURCES, DataSettings, ForecastSettings, ModelSettings
+from gatewise.tasks.forecast.settings import SOURCES, DataSettings, ForecastSettings
 from gatewise.tasks.forecast.windows import ForecastData, check_facts
 from gatewise.tasks.task import Task
 
@@ -47,15 +46,11 @@ class ForecastTask(Task[ForecastSettings, ForecastData, Forecaster]):
 
         return ForecastTrainee(model, data, settings)
 
-    def model_settings(self, model: Forecaster) -> ModelSettings:
-        return model.settings
-
     def misfit(self, model: Forecaster, data: ForecastData) -> str | None:
         return None if model.facts == data.facts() else "what is kept of them (columns, horizon, statistics)"
 
     def checked(self, settings: ForecastSettings, data: ForecastData) -> ForecastSettings:
         """The settings as they are; what only the end of the training needs is asked for now."""
-        check_shares(data.settings.batch, settings.fit.devices)
         if data.settings.test:
             require("statsmodels", extra=EXTRA)
         return settings

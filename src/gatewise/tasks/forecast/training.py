@@ -4,30 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.tasks.batches import InOrder, Shuffled
 from gatewise.tasks.forecast.grid import shown
 from gatewise.tasks.forecast.model import Forecaster, loss_of
-from gatewise.tasks.forecast.settings import ForecastSettings
 from gatewise.tasks.forecast.windows import ForecastData, Window
 from gatewise.tasks.trainee import Step, Trainee
 
 
 class ForecastTrainee(Trainee):
-    """A net that forecasts, in training: Lightning's view of it.
-
-    Args:
-        model: the net.
-        data: the series.
-        settings: all choices; those of the data and the model are in force already.
-    """
+    """A net that forecasts, in training: Lightning's view of it."""
 
     terms = "windows"
     also = ("mase",)
     model: Forecaster
-
-    def __init__(self, model: Forecaster, data: ForecastData, settings: ForecastSettings) -> None:
-        super().__init__(model, settings.fit)
-        self.data = data
+    data: ForecastData
 
     def loss(self, batch: Window, state: Any) -> Step:
         forecast = self.model(batch.past, batch.first, batch.location, batch.deviation)
@@ -46,10 +35,3 @@ class ForecastTrainee(Trainee):
             f" {len(data.held):,} to choose the best epoch, {len(data.tested):,} to test",
         ]
         return "\n".join([*lines, *(f"       {note}" for note in panel.notes)])
-
-    def train_dataloader(self) -> Shuffled[Window]:
-        trainer = self.trainer
-        return self.data.training(self.settings.seed, trainer.global_rank, trainer.world_size)
-
-    def val_dataloader(self) -> InOrder[Window] | tuple[()]:
-        return self.data.held_out() or ()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gatewise.tasks.download import fetch
-from gatewise.tasks.errors import InputError, string
+from gatewise.tasks.errors import InputError, shortened, string
+from gatewise.tasks.files import read_text
 from gatewise.tasks.text.settings import DataSettings
 from gatewise.tasks.text.windows import InOrder, Windows
 
@@ -48,12 +49,7 @@ def _python_docs() -> str:
 def _read_file(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"there is no file {path}: give python-docs, time-machine or the path of a UTF-8 text file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    if "\0" in text:
-        raise InputError(f"{path} is a binary file (it holds a zero byte), expected UTF-8 text")
+    text = read_text(path)
     if not text.strip():
         raise InputError(f"{path} is empty: give a file with text")
     return text
@@ -95,7 +91,7 @@ class Vocabulary:
         unseen = sorted({character for character in text if character not in self._ids})
         if unseen:
             raise InputError(
-                f"the model never saw {_listed(unseen)} in {_shortened(text)}: use only the characters it was trained"
+                f"the model never saw {_listed(unseen)} in {shortened(text)}: use only the characters it was trained"
                 f" on, {_listed(sorted(self._ids))}"
             )
         return torch.tensor([self._ids[character] for character in text], dtype=torch.int64)
@@ -108,10 +104,6 @@ class Vocabulary:
 def _listed(characters: list[str], most: int = 40) -> str:
     shown = " ".join(repr(character) for character in characters[:most])
     return shown if len(characters) <= most else f"{shown} and {len(characters) - most} more"
-
-
-def _shortened(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
 class TextData:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import gatewise
 from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
+from gatewise.tasks.models import check_layer, evaluating
 from gatewise.tasks.settings import check_seed
 from gatewise.tasks.text.data import Vocabulary
 from gatewise.tasks.text.settings import ModelSettings, SampleSettings
@@ -55,7 +56,8 @@ class LanguageModel(nn.Module):
                 dropout=settings.dropout,
                 proj_size=settings.proj_size,
             )
-        _check(self.layer, vocabulary)
+        unfit, why = ("bidirectional", "batch_first"), "text is read step by step"
+        check_layer("LanguageModel", self.layer, len(vocabulary), " = len(vocabulary)", unfit, why)
         self.vocabulary = vocabulary
         self.output = nn.Linear(self.layer.proj_size or self.layer.hidden_size, len(vocabulary))
         if sizes.get("init") == "d2l":
@@ -77,20 +79,6 @@ class LanguageModel(nn.Module):
     def settings(self) -> ModelSettings:
         """The sizes, as settings from which a model with the same parameters can be built."""
         return ModelSettings.of_layer(self.layer, bias=self.layer.bias, proj_size=self.layer.proj_size)
-
-
-def _check(layer: Any, vocabulary: Vocabulary) -> None:
-    if not isinstance(getattr(layer, "cell", None), gatewise.Graph):
-        raise ValueError(
-            f"LanguageModel: expected a layer of gatewise, such as gatewise.GRU; got {type(layer).__name__}"
-        )
-    if layer.input_size != len(vocabulary):
-        raise ValueError(
-            f"LanguageModel: the layer has input_size {layer.input_size}, expected {len(vocabulary)} = len(vocabulary)"
-        )
-    for unfit in ("bidirectional", "batch_first"):
-        if getattr(layer, unfit):
-            raise ValueError(f"LanguageModel: the layer has {unfit}=True, expected False: text is read step by step")
 
 
 @torch.no_grad()
@@ -153,12 +141,8 @@ def _stream(
 @torch.no_grad()
 def _step(model: LanguageModel, ids: Tensor, state: State) -> tuple[Tensor, State]:
     """Scores (V,) after the last of `ids` (T, 1), on the CPU, so that a seed gives one text on any device."""
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         scores, state = model(ids.to(model.output.weight.device), state)
-    finally:
-        model.train(training)
     return scores[-1, 0].float().cpu(), state
 
 

@@ -9,7 +9,7 @@ import gatewise
 from gatewise.tasks.task import Task
 from gatewise.tasks.text.data import TextData, Vocabulary, read
 from gatewise.tasks.text.model import LanguageModel, continuations
-from gatewise.tasks.text.settings import ModelSettings, TextSettings
+from gatewise.tasks.text.settings import TextSettings
 
 if TYPE_CHECKING:
     from gatewise.tasks.fit import Result
@@ -39,15 +39,11 @@ class TextTask(Task[TextSettings, TextData, LanguageModel]):
 
         return TextTrainee(model, data, settings)
 
-    def model_settings(self, model: LanguageModel) -> ModelSettings:
-        return model.settings()
-
     def misfit(self, model: LanguageModel, data: TextData) -> str | None:
         return None if model.vocabulary.tokens == data.vocabulary.tokens else "the vocabulary"
 
     def checked(self, settings: TextSettings, data: TextData) -> TextSettings:
-        """The settings, with a prompt and with prompts that can be read; and a batch that can be shared out."""
-        data.training(world=settings.fit.devices)
+        """The settings, with a prompt and with prompts that can be read."""
         sample = replace(settings.sample, prompts=settings.sample.prompts or (data.opening(),))
         for prompt in sample.prompts:
             data.vocabulary.encode(prompt)

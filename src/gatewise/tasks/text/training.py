@@ -10,25 +10,19 @@ from torch.nn import functional as F
 from gatewise.tasks.text.data import TextData
 from gatewise.tasks.text.model import LanguageModel, continuations
 from gatewise.tasks.text.settings import TextSettings
-from gatewise.tasks.text.windows import InOrder, Window, Windows
+from gatewise.tasks.text.windows import Window
 from gatewise.tasks.trainee import Step, Trainee
 
 
 class TextTrainee(Trainee):
-    """A language model in training: Lightning's view of it.
-
-    Args:
-        model: the language model.
-        data: the text.
-        settings: all choices; those of the data and the model are in force already.
-    """
+    """A language model in training: Lightning's view of it."""
 
     terms = "characters"
     model: LanguageModel
+    data: TextData
 
     def __init__(self, model: LanguageModel, data: TextData, settings: TextSettings) -> None:
-        super().__init__(model, settings.fit)
-        self.data = data
+        super().__init__(model, data, settings)
         self.examples = settings.sample
 
     def loss(self, batch: Window, state: Any) -> Step:
@@ -51,10 +45,3 @@ class TextTrainee(Trainee):
             f"text   {data.settings.source or 'given'}: {len(data.text):,} characters to learn{held_out},"
             f" {len(data.vocabulary)} different"
         )
-
-    def train_dataloader(self) -> Windows:
-        trainer = self.trainer
-        return self.data.training(self.settings.seed, trainer.global_rank, trainer.world_size)
-
-    def val_dataloader(self) -> InOrder | tuple[()]:
-        return self.data.held_out() or ()

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from gatewise.tasks.download import fetch
-from gatewise.tasks.errors import InputError, string
+from gatewise.tasks.errors import InputError, shortened, string
+from gatewise.tasks.files import read_text
 from gatewise.tasks.translate.settings import DataSettings
 from gatewise.tasks.translate.timetable import pairs as timetable
 
@@ -52,13 +53,7 @@ def read(source: str, count: int | None = None, data_dir: Path | None = None) ->
     path = Path(source)
     if not path.is_file():
         raise InputError(f"there is no file {path}: give timetable, fra-eng or the path of a file with pairs")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    if "\0" in text:
-        raise InputError(f"{path} is a binary file (it holds a zero byte), expected UTF-8 text")
-    return _pairs(text, path, count)
+    return _pairs(read_text(path, newline=""), path, count)
 
 
 def _pairs(text: str, path: Path, count: int | None) -> list[Pair]:
@@ -71,7 +66,7 @@ def _pairs(text: str, path: Path, count: int | None) -> list[Pair]:
         source, *rest = (part.strip() for part in line.split("\t"))
         if not rest:
             raise InputError(
-                f"{path}, line {number}: expected a source, a tab and its target; got no tab in {_short(line)}"
+                f"{path}, line {number}: expected a source, a tab and its target; got no tab in {shortened(line)}"
             )
         if not source or not rest[0]:
             side = "source" if not source else "target"
@@ -80,10 +75,6 @@ def _pairs(text: str, path: Path, count: int | None) -> list[Pair]:
     if not found:
         raise InputError(f"{path} is empty: give a file with a pair a line, source, tab, target")
     return found
-
-
-def _short(text: str, most: int = 40) -> str:
-    return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gatewise
-from gatewise.tasks.batches import check_shares
 from gatewise.tasks.errors import require
 from gatewise.tasks.task import Task
 from gatewise.tasks.translate.data import Cutter, Language, PairData, read
 from gatewise.tasks.translate.model import Translator
 from gatewise.tasks.translate.report import report
 from gatewise.tasks.translate.scores import judge
-from gatewise.tasks.translate.settings import DataSettings, ModelSettings, TranslateSettings
+from gatewise.tasks.translate.settings import DataSettings, TranslateSettings
 from gatewise.tasks.translate.translation import check, translations
 
 if TYPE_CHECKING:
@@ -45,17 +44,13 @@ class TranslateTask(Task[TranslateSettings, PairData, Translator]):
 
         return TranslateTrainee(model, data, settings)
 
-    def model_settings(self, model: Translator) -> ModelSettings:
-        return model.settings()
-
     def misfit(self, model: Translator, data: PairData) -> str | None:
         if self.facts(data) != {"source": model.source.tokens, "target": model.target.tokens}:
             return "the vocabulary"
         return None if model.longest == data.settings.longest else "longest"
 
     def checked(self, settings: TranslateSettings, data: PairData) -> TranslateSettings:
-        """The settings; a batch that cannot be shared out, or a sample that is too long, is refused here."""
-        check_shares(settings.data.batch, settings.fit.devices)
+        """The settings; a sample that is too long is refused here."""
         for text in settings.sample.sources:
             check(data.source, text, data.source.cutter.split(text), settings.data.longest, unknown=True)
         return settings

@@ -8,26 +8,16 @@ from gatewise.tasks.batches import InOrder, Shuffled
 from gatewise.tasks.trainee import Step, Trainee, sizes
 from gatewise.tasks.translate.data import BOS, PAD, Batch, PairData, batch_of
 from gatewise.tasks.translate.model import Translator
-from gatewise.tasks.translate.settings import TranslateSettings
 from gatewise.tasks.translate.translation import decoded
 
 
 class TranslateTrainee(Trainee):
-    """A translator in training: Lightning's view of it.
-
-    Args:
-        model: the translator.
-        data: the pairs.
-        settings: all choices; those of the data and the model are in force already.
-    """
+    """A translator in training: Lightning's view of it."""
 
     terms = "tokens"
     also = ("accuracy",)
     model: Translator
-
-    def __init__(self, model: Translator, data: PairData, settings: TranslateSettings) -> None:
-        super().__init__(model, settings.fit)
-        self.data = data
+    data: PairData
 
     def loss(self, batch: Batch, state: None) -> Step:
         """The mean cross-entropy over the targets' own tokens, `<eos>` among them; padding counts for nothing."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gatewise.tasks.errors import InputError
+from gatewise.tasks.errors import InputError, shortened
+from gatewise.tasks.models import evaluating
 from gatewise.tasks.translate.data import Language, padded
 from gatewise.tasks.translate.search import Found, beam, greedy
 
@@ -66,12 +67,8 @@ def translations(
 
 def decoded(model: "Translator", sources: Sequence[list[int]], *, beam: int = 1) -> list[Translation]:
     """Translate sentences that are numbers already, `<eos>` last; see `translations`."""
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         found = _found(model, sources, beam)
-    finally:
-        model.train(training)
     return [
         Translation(
             model.target.decode(f.ids),
@@ -106,7 +103,7 @@ def check(language: Language, text: str, tokens: list[str], longest: int, unknow
         raise InputError("the sentence is empty: give at least one word")
     if len(tokens) >= longest:
         raise InputError(
-            f"{_short(text)} has {len(tokens)} tokens, and the model takes up to {longest - 1}: split it,"
+            f"{shortened(text, 60)} has {len(tokens)} tokens, and the model takes up to {longest - 1}: split it,"
             " or train with a higher --longest"
         )
     strange = language.unknown(tokens)
@@ -114,11 +111,8 @@ def check(language: Language, text: str, tokens: list[str], longest: int, unknow
         guesses = [difflib.get_close_matches(word, language.tokens[4:], n=1, cutoff=0.75) for word in strange]
         near = ", ".join(f"{guess[0]} for {word}" for word, guess in zip(strange, guesses, strict=True) if guess)
         raise InputError(
-            f"the model never saw {', '.join(map(repr, strange))} in {_short(text)}: use only words it was trained on"
+            f"the model never saw {', '.join(map(repr, strange))} in {shortened(text, 60)}: use only words it was"
+            + " trained on"
             + (f" (such as {near})" if near else "")
             + ", or have them read as <unk> with --unknown"
         )
-
-
-def _short(text: str, most: int = 60) -> str:
-    return repr(text if len(text) <= most else f"{text[:most]}…")

@@ -273,3 +273,14 @@ def test_the_command_forecasts_and_refuses_in_one_line(run, trained, tmp_path, m
     assert code == 2
     assert "is gone: name a file with --data" in err
     assert not os.listdir(tmp_path)
+
+
+def test_nothing_is_dropped_in_a_forecast():
+    """Of a model in training, too, as `fit` leaves it."""
+    data = forecast.ForecastData(forecast.read("nile"), horizon=4, origins=3)
+    model = forecast.Forecaster("gru", data.facts(), hidden_size=8, num_layers=2, dropout=0.5).train()
+    one, other = (forecast.forecast(model, data.panel, 4) for _ in range(2))
+    assert one.equals(other)
+    first, second = (forecast.backtest(model, data).forecasts["net"] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert model.training

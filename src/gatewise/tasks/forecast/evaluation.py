@@ -13,6 +13,7 @@ from gatewise.tasks.forecast import metrics
 from gatewise.tasks.forecast.baselines import ETS, naive
 from gatewise.tasks.forecast.model import Forecaster
 from gatewise.tasks.forecast.windows import ForecastData, Origin
+from gatewise.tasks.models import evaluating
 
 NET = "net"
 NONE = "no form fits, naive"
@@ -182,10 +183,11 @@ def predict(model: Forecaster, data: ForecastData, origins: list[Origin]) -> np.
     """(O, h, D, Q) the net's forecasts at some origins."""
     device = model.output.weight.device
     parts = []
-    for first in range(0, len(origins), 256):
-        window = data.batch(origins[first : first + 256], horizon=0)
-        known = (part.to(device) for part in (window.past, window.first, window.location, window.deviation))
-        parts.append(model(*known, data.horizon))
+    with evaluating(model):
+        for first in range(0, len(origins), 256):
+            window = data.batch(origins[first : first + 256], horizon=0)
+            known = (part.to(device) for part in (window.past, window.first, window.location, window.deviation))
+            parts.append(model(*known, data.horizon))
     return np.asarray(torch.cat(parts, 1).transpose(0, 1).cpu().numpy())
 
 

@@ -12,6 +12,7 @@ from gatewise.tasks.forecast.data import Panel, Series
 from gatewise.tasks.forecast.grid import Grid, parse, shown
 from gatewise.tasks.forecast.model import Forecaster
 from gatewise.tasks.forecast.windows import own_figures
+from gatewise.tasks.models import evaluating
 from gatewise.tasks.run import write
 
 
@@ -124,12 +125,10 @@ def _table(model: Forecaster, panel: Panel, series: Series, known: int, horizon:
     begin = known - facts["window"]
     past = np.hstack([series.values, series.covariates])[begin:known, None]
     device = model.output.weight.device
-    found = model(
-        torch.from_numpy(past).to(device),
-        torch.tensor([series.first + begin + shift], device=device),
-        *(torch.tensor(figure, dtype=torch.float64, device=device)[None] for figure in _usual(facts, series, known)),
-        horizon,
-    )
+    usual = (torch.tensor(figure, dtype=torch.float64, device=device)[None] for figure in _usual(facts, series, known))
+    first = torch.tensor([series.first + begin + shift], device=device)
+    with evaluating(model):
+        found = model(torch.from_numpy(past).to(device), first, *usual, horizon)
     forecasts = found[:, 0].cpu().numpy()  # (h, D, Q)
     truth = np.full((horizon, len(panel.targets)), np.nan)
     then = series.values[known : known + horizon]

@@ -29,6 +29,12 @@ class Rect:
     right: float
     top: float
 
+    @classmethod
+    def around(cls, centre: Point, width: float, height: float) -> "Rect":
+        """The rectangle with this centre."""
+        (x, y), w, h = centre, width / 2, height / 2
+        return cls(x - w, y - h, x + w, y + h)
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -41,8 +47,7 @@ class Shape:
 
     @property
     def rect(self) -> Rect:
-        (x, y), w, h = self.centre, self.width / 2, self.height / 2
-        return Rect(x - w, y - h, x + w, y + h)
+        return Rect.around(self.centre, self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,7 @@ class Label:
 
     @property
     def rect(self) -> Rect:
-        (x, y), w, h = self.centre, self.width / 2, self.height / 2
-        return Rect(x - w, y - h, x + w, y + h)
+        return Rect.around(self.centre, self.width, self.height)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Rect:
     top: float
 
     @classmethod
-    def around(cls, centre: Point, width: float, height: float) -> "Rect":
+    def around(cls, centre: Point, width: float, height: float) -> Rect:
         """The rectangle with this centre."""
         (x, y), w, h = centre, width / 2, height / 2
         return cls(x - w, y - h, x + w, y + h)

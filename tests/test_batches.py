@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from gatewise.errors import InputError
 from gatewise.tasks.batches import InOrder, Shuffled
-from gatewise.tasks.errors import InputError
 
 
 def epoch(batches, number=0):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from gatewise.errors import InputError
 from gatewise.tasks import checkpoint
-from gatewise.tasks.errors import InputError
 
 
 def same(a, b):

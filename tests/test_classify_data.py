@@ -7,11 +7,11 @@ from itertools import permutations
 import pytest
 import torch
 
+from gatewise.errors import InputError
 from gatewise.tasks.classify.data import NO_LABEL, ClassifyData, Samples, read, split
 from gatewise.tasks.classify.sequences import Facts, Sequences, _sorted
 from gatewise.tasks.classify.settings import DataSettings
 from gatewise.tasks.classify.sources import japanese_vowels, read_new
-from gatewise.tasks.errors import InputError
 
 pandas = pytest.importorskip("pandas")
 

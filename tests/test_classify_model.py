@@ -7,11 +7,11 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gatewise
+from gatewise.errors import InputError
 from gatewise.tasks.classify import metrics, plot
 from gatewise.tasks.classify.data import NO_LABEL, padded
 from gatewise.tasks.classify.model import Classifier, loss
 from gatewise.tasks.classify.sequences import Facts, Sequences
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.plot import rendered
 
 LENGTHS = [5, 1, 7, 3]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from helpers import assert_same_run, interrupt_at
 
+from gatewise.errors import InputError
 from gatewise.tasks import checkpoint, classify
 from gatewise.tasks.classify import training
 from gatewise.tasks.classify.settings import ClassifySettings
-from gatewise.tasks.errors import InputError
 
 
 @pytest.fixture(autouse=True)

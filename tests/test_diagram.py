@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 import gatewise
 from gatewise import Graph, cells
 from gatewise.cli import app
+from gatewise.errors import InputError, MissingPackageError
 from gatewise.inspect import diagram
 from gatewise.inspect.diagram import measures
 from gatewise.inspect.diagram.blocks import Block, blocks_of
 from gatewise.inspect.diagram.draw import draw, measure
 from gatewise.inspect.diagram.layout import Layout, Line, lay_out
 from gatewise.inspect.diagram.norms import find_norms
-from gatewise.tasks.errors import InputError, MissingPackageError
 
 BUILT_IN = [c for c in vars(cells).values() if isinstance(c, Graph)]
 CHANGED = [

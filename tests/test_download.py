@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
+from gatewise.errors import InputError
 from gatewise.tasks import download
 from gatewise.tasks.download import fetch
-from gatewise.tasks.errors import InputError
 
 CONTENT = bytes(range(256)) * 2000
 SHA1 = hashlib.sha1(CONTENT).hexdigest()

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import gatewise
+from gatewise.errors import InputError
 from gatewise.inspect import page
 from gatewise.inspect.words import describe
 from gatewise.tasks import text
-from gatewise.tasks.errors import InputError
 
 TEXT = 'def f(x):\n    return (x + "a b") * (2 if x else f(1))\n'
 

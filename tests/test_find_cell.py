@@ -2,7 +2,7 @@ import pytest
 from helpers import OWN
 
 import gatewise
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.find_cell import find_cell
 
 

@@ -12,8 +12,8 @@ pd = pytest.importorskip("pandas")
 pytest.importorskip("lightning")
 pytest.importorskip("statsmodels")
 
+from gatewise.errors import InputError  # noqa: E402
 from gatewise.tasks import forecast  # noqa: E402
-from gatewise.tasks.errors import InputError  # noqa: E402
 from gatewise.tasks.forecast import training  # noqa: E402
 
 SMALL = {"hidden": 8, "epochs": 3, "horizon": 4, "season": 4, "window": 12, "origins": 20}

@@ -5,8 +5,8 @@ import pytest
 
 pd = pytest.importorskip("pandas")
 
+from gatewise.errors import InputError  # noqa: E402
 from gatewise.tasks import forecast  # noqa: E402
-from gatewise.tasks.errors import InputError  # noqa: E402
 from gatewise.tasks.forecast.grid import Grid, parse, shown  # noqa: E402
 from gatewise.tasks.forecast.settings import DataSettings, ForecastSettings  # noqa: E402
 

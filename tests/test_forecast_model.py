@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("pandas")
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.forecast import Forecaster, metrics, naive
 from gatewise.tasks.forecast.model import loss_of
 

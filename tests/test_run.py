@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.run import Run, write
 
 

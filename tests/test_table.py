@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from gatewise.tasks.errors import InputError, MissingPackageError
+from gatewise.errors import InputError, MissingPackageError
 from gatewise.tasks.table import check_columns, numbers, place, read_table
 
 pandas = pytest.importorskip("pandas")

@@ -8,8 +8,8 @@ import sys
 import pytest
 from helpers import assert_same_run
 
+from gatewise.errors import InputError
 from gatewise.tasks import checkpoint, text, translate
-from gatewise.tasks.errors import InputError
 
 # Each task on little data; two epochs.
 CASES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.text import TextData, Vocabulary, read
 from gatewise.tasks.text.data import only_letters
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import gatewise
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.text import LanguageModel, Vocabulary, generate, stream
 
 VOCABULARY = Vocabulary.of("abracadabra, the spell")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.text import TextSettings
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.text.windows import InOrder, Windows
 
 

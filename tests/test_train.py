@@ -16,8 +16,8 @@ from helpers import assert_same_run, interrupt_at, state_of_run
 from torch.nn import functional as F
 
 import gatewise
+from gatewise.errors import InputError
 from gatewise.tasks import checkpoint, keeper, run, text
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.text import training
 
 TEXT = "".join(random.Random(0).choices("abcdefgh \n", k=1200)) + "".join(random.Random(1).choices("abc", k=300))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gatewise.errors import InputError
 from gatewise.tasks import translate
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.translate import data, numbers, timetable
 
 FRA_ENG = Path(__file__).parents[2] / "shared" / "data" / "seq2seq" / "fra-eng.zip"

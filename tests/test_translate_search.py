@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import randomize
 
+from gatewise.errors import InputError
 from gatewise.tasks import translate
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.translate.data import BOS, EOS, PAD, Cutter, Language, padded
 from gatewise.tasks.translate.scores import bleu, sacrebleu
 from gatewise.tasks.translate.search import beam, greedy

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
+from gatewise.errors import InputError
 from gatewise.tasks import translate
-from gatewise.tasks.errors import InputError
 
 SMALL = {"hidden": 12, "embedding": 8, "batch": 12, "epochs": 2, "pairs": 48, "longest": 40}
 PAIRS = [(f"{a} {b} .", f"{b} {a} !") for a in "abcdefghijkl" for b in "opqrstuvwxyz"]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from gatewise.tasks.errors import InputError, MissingPackageError
+from gatewise.errors import InputError, MissingPackageError
 
 
 @contextmanager

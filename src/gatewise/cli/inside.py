@@ -7,7 +7,7 @@ import typer
 
 from gatewise.cli.errors import one_line_errors
 from gatewise.cli.train import CHECKPOINT, helped
-from gatewise.tasks.errors import InputError, choose
+from gatewise.errors import InputError, choose
 from gatewise.tasks.settings import positive
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_type
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.settings import ACCELERATORS, OPTIMIZERS, PRECISIONS, SCHEDULES, TaskSettings
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import typer
 
 from gatewise.cli.errors import one_line_errors
 from gatewise.cli.train import CHECKPOINT, Flag, list_files, train_command
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.files import read_text
 from gatewise.tasks.translate.settings import ATTENTIONS, INITS, TOKENS, TranslateSettings
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from gatewise.errors import InputError, MissingPackageError
 from gatewise.graph.graph import Graph
 from gatewise.inspect import equations
 from gatewise.inspect.measures import keepers, time_constants
 from gatewise.inspect.recording import Recording, record
 from gatewise.inspect.words import describe
 from gatewise.layer import Layer
-from gatewise.tasks.errors import InputError, MissingPackageError
 from gatewise.tasks.text.model import LanguageModel
 
 try:

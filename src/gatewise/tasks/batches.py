@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 
 B = TypeVar("B")
 

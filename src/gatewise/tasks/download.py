@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 
 CACHE = Path.home() / ".cache" / "gatewise"
 ATTEMPTS = 3

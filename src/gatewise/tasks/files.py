@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 
 
 def read_text(path: Path, newline: str | None = None) -> str:

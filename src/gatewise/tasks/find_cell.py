@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gatewise
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 
 
 def find_cell(name: str) -> "gatewise.Graph":

@@ -17,8 +17,8 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only  # type: ignore[attr-defined]
 
+from gatewise.errors import InputError, one_line
 from gatewise.tasks import checkpoint
-from gatewise.tasks.errors import InputError, one_line
 from gatewise.tasks.keeper import Keeper, Row, Stopped
 from gatewise.tasks.progress import Progress
 from gatewise.tasks.run import Run

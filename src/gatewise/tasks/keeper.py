@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning import Callback, Trainer
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.run import Run
 from gatewise.tasks.trainee import Trainee
 

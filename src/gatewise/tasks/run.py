@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 
 SETTINGS = "settings.json"
 FORMAT = 1

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
-from gatewise.tasks.errors import InputError, choose
+from gatewise.errors import InputError, choose
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewise.tasks.errors import InputError, one_line, require
+from gatewise.errors import InputError, one_line, require
 from gatewise.tasks.files import read_text
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from torch import nn
 
 import gatewise
+from gatewise.errors import InputError, choose, require
 from gatewise.tasks import checkpoint
-from gatewise.tasks.errors import InputError, choose, require
 from gatewise.tasks.run import Run
 from gatewise.tasks.settings import TaskSettings
 

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.settings import TaskSettings
 
 _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {

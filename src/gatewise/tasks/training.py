@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from gatewise.errors import InputError
 from gatewise.tasks.batches import check_shares
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.find_cell import find_cell
 from gatewise.tasks.fit import Result, finished, is_first_process
 from gatewise.tasks.fit import fit as train_module

@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from gatewise.errors import InputError, require
 from gatewise.graph.graph import Graph
-from gatewise.tasks.errors import InputError, require
 
 KINDS = ("svg", "png", "pdf")
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from gatewise.errors import InputError
 from gatewise.tasks.batches import InOrder, Shuffled
 from gatewise.tasks.classify import sources
 from gatewise.tasks.classify.sequences import Facts, Sequences
 from gatewise.tasks.classify.settings import DataSettings
-from gatewise.tasks.errors import InputError
 
 NO_LABEL = -100  # of the steps behind a sequence's end; cross_entropy passes it over
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gatewise.errors import InputError, choose, string
 from gatewise.tasks.classify.settings import PERS
-from gatewise.tasks.errors import InputError, choose, string
 
 
 class Sequences:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from gatewise.tasks.errors import InputError, choose
+from gatewise.errors import InputError, choose
 from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, check_seed, positive, share
 
 PERS = ("sequence", "step")

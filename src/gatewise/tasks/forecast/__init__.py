@@ -12,7 +12,7 @@
 
 from typing import TYPE_CHECKING
 
-from gatewise.tasks.lazy import lazy
+from gatewise.lazy import lazy
 
 if TYPE_CHECKING:
     from gatewise.tasks.forecast.baselines import ETS, naive

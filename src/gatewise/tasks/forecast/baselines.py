@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gatewise.tasks.errors import require
+from gatewise.errors import require
 
 SIMULATIONS = 1000  # futures drawn from an ETS model for its bands
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gatewise.tasks.errors import InputError, require
+from gatewise.errors import InputError, require
 from gatewise.tasks.forecast.grid import Grid, parse, shown
 from gatewise.tasks.forecast.settings import SOURCES, DataSettings
 from gatewise.tasks.table import numbers, place, read_table

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import gatewise
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.find_cell import find_cell
 from gatewise.tasks.forecast.settings import ModelSettings, levels, listed
 

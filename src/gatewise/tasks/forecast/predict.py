@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gatewise.tasks.errors import InputError, require
+from gatewise.errors import InputError, require
 from gatewise.tasks.forecast.data import Panel, Series
 from gatewise.tasks.forecast.grid import Grid, parse, shown
 from gatewise.tasks.forecast.model import Forecaster

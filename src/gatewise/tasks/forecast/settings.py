@@ -6,7 +6,7 @@ Free of torch and pandas, so that the command line can show the defaults without
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatewise.tasks.errors import InputError, choose
+from gatewise.errors import InputError, choose
 from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, positive, share
 
 SOURCES = ("sunspots", "co2", "nile", "elnino")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gatewise
-from gatewise.tasks.errors import InputError, require
+from gatewise.errors import InputError, require
 from gatewise.tasks.forecast.data import EXTRA, Panel, read_settings
 from gatewise.tasks.forecast.model import Forecaster
 from gatewise.tasks.forecast.settings import SOURCES, DataSettings, ForecastSettings

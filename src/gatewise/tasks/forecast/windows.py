@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gatewise.errors import InputError
 from gatewise.tasks.batches import InOrder, Shuffled
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.forecast.data import Panel, Series
 from gatewise.tasks.forecast.grid import Grid
 from gatewise.tasks.forecast.metrics import naive_error

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gatewise.errors import InputError, shortened, string
 from gatewise.tasks.download import fetch
-from gatewise.tasks.errors import InputError, shortened, string
 from gatewise.tasks.files import read_text
 from gatewise.tasks.text.settings import DataSettings
 from gatewise.tasks.text.windows import InOrder, Windows

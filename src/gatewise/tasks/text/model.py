@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import gatewise
-from gatewise.tasks.errors import InputError
+from gatewise.errors import InputError
 from gatewise.tasks.find_cell import find_cell
 from gatewise.tasks.models import check_layer, evaluating
 from gatewise.tasks.settings import check_seed

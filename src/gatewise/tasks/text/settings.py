@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gatewise.tasks.errors import choose
+from gatewise.errors import choose
 from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, positive, share
 
 SAMPLINGS = ("sequential", "random")

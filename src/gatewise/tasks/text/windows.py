@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gatewise.errors import InputError, choose
 from gatewise.tasks.batches import Epochs, check_shares
-from gatewise.tasks.errors import InputError, choose
 from gatewise.tasks.text.settings import SAMPLINGS
 
 

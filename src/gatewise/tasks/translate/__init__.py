@@ -13,7 +13,7 @@ a skin over these names.
 
 from typing import TYPE_CHECKING
 
-from gatewise.tasks.lazy import lazy
+from gatewise.lazy import lazy
 
 if TYPE_CHECKING:
     from gatewise.tasks.translate.data import Cutter, Language, PairData, read

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gatewise.errors import InputError, shortened, string
 from gatewise.tasks.download import fetch
-from gatewise.tasks.errors import InputError, shortened, string
 from gatewise.tasks.files import read_text
 from gatewise.tasks.translate.settings import DataSettings
 from gatewise.tasks.translate.timetable import pairs as timetable

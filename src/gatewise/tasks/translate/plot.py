@@ -5,7 +5,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from gatewise.tasks.errors import InputError, choose
+from gatewise.errors import InputError, choose
 from gatewise.tasks.plot import STYLE, rendered
 from gatewise.tasks.translate.translation import Translation
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gatewise.tasks.errors import require
+from gatewise.errors import require
 from gatewise.tasks.translate.data import Example
 from gatewise.tasks.translate.translation import Translation, decoded
 

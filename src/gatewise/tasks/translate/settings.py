@@ -5,7 +5,7 @@ Free of torch, so that the command line can show the defaults without loading it
 
 from dataclasses import dataclass, field
 
-from gatewise.tasks.errors import InputError, choose
+from gatewise.errors import InputError, choose
 from gatewise.tasks.settings import FitSettings, LayerSettings, TaskSettings, positive, share
 
 TOKENS = ("words", "pieces", "characters")

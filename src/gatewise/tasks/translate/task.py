@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gatewise
-from gatewise.tasks.errors import require
+from gatewise.errors import require
 from gatewise.tasks.task import Task
 from gatewise.tasks.translate.data import Cutter, Language, PairData, read
 from gatewise.tasks.translate.model import Translator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gatewise.tasks.errors import InputError, shortened
+from gatewise.errors import InputError, shortened
 from gatewise.tasks.models import evaluating
 from gatewise.tasks.translate.data import Language, padded
 from gatewise.tasks.translate.search import Found, beam, greedy

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+from gatewise.errors import InputError
 from gatewise.tasks.classify.sequences import Facts, Sequences
 from gatewise.tasks.classify.settings import BUILT_IN, DataSettings
 from gatewise.tasks.classify.sources import digits, japanese_vowels, table, ts
-from gatewise.tasks.errors import InputError
 
 
 def read(settings: DataSettings) -> tuple[Sequences, Sequences | None]:

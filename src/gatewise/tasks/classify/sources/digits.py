@@ -1,7 +1,7 @@
 """scikit-learn's digits: 1,797 handwritten digits of 8 × 8 pixels, read as sequences."""
 
+from gatewise.errors import require
 from gatewise.tasks.classify.sequences import Sequences
-from gatewise.tasks.errors import require
 
 
 def read(order: str) -> Sequences:

@@ -9,9 +9,9 @@ Source: Kudo, Toyama and Shimbo 1999, Pattern Recognition Letters 20, 1103-1111.
 from importlib.util import find_spec
 from pathlib import Path
 
+from gatewise.errors import InputError, require
 from gatewise.tasks.classify.sequences import Sequences
 from gatewise.tasks.classify.sources import ts
-from gatewise.tasks.errors import InputError, require
 
 
 def read() -> tuple[Sequences, Sequences]:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gatewise.errors import InputError
 from gatewise.tasks.classify.sequences import Sequences, listed
 from gatewise.tasks.classify.settings import DataSettings
-from gatewise.tasks.errors import InputError
 from gatewise.tasks.table import check_columns, numbers, place, read_table
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from gatewise.errors import InputError
 from gatewise.tasks.classify.sequences import Sequences
-from gatewise.tasks.errors import InputError
 
 
 def read(path: Path) -> Sequences:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from gatewise.tasks.errors import require
+from gatewise.errors import require
 
 
 def lazy(

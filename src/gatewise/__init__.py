@@ -7,7 +7,8 @@ record            what the gates of a model's layers are while it runs; more in 
 replace, restore  swap a model's torch.nn layers for ours, and back
 cells             the built-in cells, as their equations
 cell              the decorator that makes a cell of a function
-changes           recurrent_dropout, zoneout, layer_norm, clip_state_grad: from cell to cell
+changes           recurrent_dropout, zoneout, layer_norm, clip_state_grad, activations, coupled: from cell to cell
+convert           weights in and out: Keras, ONNX, d2l, flax, arrays of any toolkit
 inspect           what is inside: a cell's equations, two cells compared, a layer's shapes
 Graph, CellError  what a cell becomes, and what is raised where its equations break a rule
 """
@@ -16,9 +17,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gatewise import cells, inspect, tasks
+    from gatewise import cells, convert, inspect, tasks
     from gatewise.graph import CellError, Graph, cell
     from gatewise.graph.change import clip_state_grad, layer_norm, recurrent_dropout, zoneout
+    from gatewise.graph.variants import activations, coupled
     from gatewise.inspect.recording import record
     from gatewise.layer import explain
     from gatewise.layers import GRU, LSTM, RNN, Recurrent
@@ -36,16 +38,17 @@ _HOME = {
     "record": "gatewise.inspect.recording",
     **dict.fromkeys(("CellError", "Graph", "cell"), "gatewise.graph"),
     **dict.fromkeys(("clip_state_grad", "layer_norm", "recurrent_dropout", "zoneout"), "gatewise.graph.change"),
+    **dict.fromkeys(("activations", "coupled"), "gatewise.graph.variants"),
 }
 __all__ = [
-    "GRU", "LSTM", "RNN", "CellError", "GRUCell", "Graph", "LSTMCell", "RNNCell", "Recurrent", "cell", "cells",
-    "clip_state_grad", "explain", "inspect", "layer_norm", "record", "recurrent_dropout", "replace", "restore", "tasks",
-    "zoneout",
+    "GRU", "LSTM", "RNN", "CellError", "GRUCell", "Graph", "LSTMCell", "RNNCell", "Recurrent", "activations", "cell",
+    "cells", "clip_state_grad", "convert", "coupled", "explain", "inspect", "layer_norm", "record", "recurrent_dropout",
+    "replace", "restore", "tasks", "zoneout",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cells", "inspect", "tasks"):
+    if name in ("cells", "convert", "inspect", "tasks"):
         return importlib.import_module(f"gatewise.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from gatewise import quick
 from gatewise.border import check_indices, check_input, check_lengths, check_resets, check_states, compute_dtype
-from gatewise.convert import onnx
+from gatewise.convert.onnx import export as onnx
 from gatewise.graph.graph import Graph, walk
 from gatewise.scan import fused
 from gatewise.scan.executors import watch

@@ -297,7 +297,11 @@ class Editor:
         names = [(name, value._index) for name, value in named.items() if isinstance(value, Proxy)]
         nodes, labels = builder.prune([*outputs, *names])
         n = len(outputs)
-        graph = Graph(self.name, cell.gates, cell.states, tuple(self.vectors), nodes, labels[:n], labels[n:])
+        read = {node.key for node in nodes if node.op in ("input", "project")}
+        gates = tuple(gate for gate in cell.gates if gate in read)
+        had = {node.key for node in nodes if node.op == "vector"}
+        vectors = tuple(vector for vector in self.vectors if vector in had)
+        graph = Graph(self.name, gates, cell.states, vectors, nodes, labels[:n], labels[n:])
         check_cell(graph)
         return graph
 

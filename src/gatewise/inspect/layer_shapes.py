@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gatewise.convert import keras
+from gatewise.convert.keras import conventions as keras
 from gatewise.graph.graph import Graph, walk
 from gatewise.graph.ops import OPS
 from gatewise.inspect.shape_rows import (

@@ -1,0 +1,134 @@
+"""Files of other frameworks as torch modules, and back: which reader and writer a file gets."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gatewise.convert.report import Conversion, Layers
+from gatewise.errors import InputError
+from gatewise.layer import Layer
+
+# The module of each kind of file, which has `read(source, like)`, `write(module, path, …)` and `runtime(source)`.
+HOME = {
+    "Keras": "gatewise.convert.keras",
+    "ONNX": "gatewise.convert.onnx",
+    "tensors": "gatewise.convert.tensors",
+    "run": "gatewise.convert.runs",
+}
+ENDINGS = {
+    ".keras": "Keras", ".h5": "Keras", ".hdf5": "Keras", ".onnx": "ONNX", ".safetensors": "tensors", ".pt": "tensors",
+    ".pth": "tensors", ".npz": "tensors",
+}  # fmt: skip
+
+Source = str | os.PathLike[str] | Any
+
+
+def read(source: Source, like: nn.Module | None = None) -> Conversion:
+    """What `load` does, with its report: the module, and what became what.
+
+    Args, Raises: as `load`.
+    """
+    home = importlib.import_module(HOME[kind_of(source)])
+    found = home.read(source, like)
+    assert isinstance(found, Conversion)
+    return found
+
+
+def load(source: Source, like: nn.Module | None = None) -> nn.Module:
+    """A model of another framework as a torch module, its recurrent layers gatewise's; no code of a file is run.
+
+    Args:
+        source: a file of Keras (`.keras`, `.h5`, `.weights.h5`), ONNX (`.onnx`), torch (`.safetensors`, `.pt` with a
+            state_dict) or numpy (`.npz`), told by what is in it; the folder of a run that gatewise trained; or a live
+            Keras layer or model.
+        like: for a file that holds weights but no architecture: the module that they are for, which is filled in and
+            returned.
+
+    Returns:
+        The model, in evaluation mode. Of a file that has no architecture, without `like`, or of a graph of which
+        other parts are unknown here: its recurrent layers by name, as `Layers`, whose `left` tells the rest.
+
+    Raises:
+        InputError: the file is absent, damaged, hostile or of no known kind; it holds something that would not be
+            exactly the same here; or it does not fit `like`.
+        MissingPackageError: a package that reads such files is not installed.
+    """
+    return read(source, like).module
+
+
+def layers(source: Source) -> Layers:
+    """The recurrent layers of a file by their names there, whatever else is in it.
+
+    Args, Raises: as `load`.
+    """
+    module = read(source).module
+    if isinstance(module, Layers):
+        return module
+    found = Layers()
+    for name, child in module.named_modules():
+        if isinstance(child, Layer):
+            found[name.replace(".", "/") or "layer"] = child
+    return found
+
+
+def save(module: nn.Module, path: str | os.PathLike[str], **options: Any) -> Conversion:
+    """Write a module as a file of another framework; the path's ending tells which. Written whole or not at all.
+
+    Args:
+        module: a recurrent layer; a model that `load` gave; `nn.Sequential` and other modules as far as the framework
+            has what they are made of.
+        path: `.keras`, `.h5` (Keras), `.onnx`, `.safetensors`, `.pt`, `.npz`.
+        options: of the kind of file; see `gatewise.convert.onnx.write` and `gatewise.convert.keras.write`.
+
+    Returns: what became what.
+
+    Raises:
+        InputError: the framework has nothing that computes the same; the ending is unknown.
+        MissingPackageError: the package that writes such files is not installed.
+    """
+    path = Path(path)
+    kind = ENDINGS.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: the ending tells the kind of file, expected one of {', '.join(ENDINGS)}")
+    made = importlib.import_module(HOME[kind]).write(module, path, **options)
+    assert isinstance(made, Conversion)
+    return made
+
+
+def kind_of(source: Source) -> str:
+    """The kind of a file, by its first bytes where they tell; of a live model, by its class."""
+    if not isinstance(source, (str, os.PathLike)):
+        home = {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
+        if home & {"keras", "tf_keras"}:
+            return "Keras"
+        raise InputError(f"a {type(source).__name__} is no path and no model of Keras")
+    path = Path(source)
+    if path.is_dir():
+        return "run"
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "Keras"
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, ValueError, OSError):
+            raise InputError(f"{path} is a damaged zip file") from None
+        return "Keras" if "config.json" in names else "tensors"
+    if start[8:9] == b"{" or start.startswith(b"\x80"):
+        return "tensors"  # safetensors, or a pickle, which is refused there with its reason
+    kind = ENDINGS.get(path.suffix.lower())
+    if kind is None or kind == "Keras":
+        expected = "HDF5 or a zip archive" if kind == "Keras" else f"one of {', '.join(ENDINGS)}"
+        raise InputError(f"{path} is no file that is known here: expected {expected}")
+    return kind

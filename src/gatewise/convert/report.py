@@ -1,0 +1,58 @@
+"""What a conversion says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from gatewise.convert.network import Spec
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """One layer or node of the source. source: its name and kind there. target: what it became, and where. how: gates,
+    biases, activations: what had to be known for that."""
+
+    source: str
+    target: str
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What came of reading or writing a file.
+
+    module: the torch module, read or written. kind: the file's, such as "Keras". mapped: what became what.
+    left: what did not come along, each with its reason. notes: what else should be known, a sentence each.
+    """
+
+    module: nn.Module
+    kind: str
+    mapped: Sequence[Mapped] = ()
+    left: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A model that another library runs.
+
+    name: the library and its version. inputs: what it reads. run: numpy arrays in, numpy arrays out, in the order of
+    the torch module's inputs and (flattened) outputs.
+    """
+
+    name: str
+    inputs: Sequence[Spec]
+    run: Callable[[Sequence[Any]], Sequence[Any]] = field(repr=False)
+
+
+class Layers(nn.ModuleDict):
+    """The recurrent layers of a file, by their names there: what `load` gives of a file that does not tell the whole.
+
+    left: what else is in the file, and why it is not here.
+    """
+
+    left: Sequence[str] = ()

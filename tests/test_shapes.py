@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import gatewise
 from gatewise import cells
-from gatewise.convert import keras
+from gatewise.convert.keras import conventions as keras
 from gatewise.inspect import Shapes, shapes
 from gatewise.inspect.shape_rows import Relation, value
 from gatewise.scan import cpu, reference

@@ -204,12 +204,14 @@ class _Convention:
                              f"{'has' if cell.projects_output else 'has no'} .hr")  # fmt: skip
         if output is not None:
             found["weight_hr"] = numbers(output, "output")
-            if found["weight_hr"].dim() != 2 or found["weight_hr"].shape[1] != size:
-                raise InputError(f"output has shape {tuple(found['weight_hr'].shape)}, expected (P, {size})")
+            shape = tuple(found["weight_hr"].shape)
+            if len(shape) != 2 or shape[1] != size or not 0 < shape[0] < size:
+                raise InputError(f"output has shape {shape}, expected (P, {size}), P less than {size}")
         if self.sides[1]:
             made["hh"] = self._matrices(recurrent, self.sides[1], "recurrent", numbers)
             reads = found["weight_hr"].shape[0] if found else size
-            if (shape := tuple(next(iter(made["hh"].values())).shape)) != (size, reads):
+            shape = tuple(next(iter(made["hh"].values())).shape)
+            if shape != (size, reads):
                 raise InputError(f"recurrent has {shape[0]} units that read {shape[1]} in layout {self.layout.text!r}, "
                                  f"expected {size} that read {reads}, as input has {size} units")  # fmt: skip
         elif recurrent is not None:

@@ -156,3 +156,45 @@ def _check_alike(what: str, one: Layer, other: Layer, *names: str) -> None:
         raise InputError(f"{what}: {' and '.join(wrong)} differ: {one} and {other}")
     if one._weight.dtype != other._weight.dtype:
         raise InputError(f"{what}: dtypes differ: {one._weight.dtype} and {other._weight.dtype}")
+
+
+def computes(layer: Layer) -> tuple[Any, ...]:
+    """What a layer's cell computes: equal for equal functions of the same parameters, whatever the cell's name."""
+    return layer.cell.gates, layer.cell.nodes, layer.cell.outputs
+
+
+def fill(like: nn.Module, layer: Layer) -> nn.Module:
+    """Copy a layer's parameters into one of gatewise's or torch.nn's that computes the same, which is returned.
+
+    Raises: InputError: it computes something else, has other sizes, a narrower dtype, or no biases where there are any.
+    """
+    if isinstance(like, type):
+        raise InputError(f"like is the class {like.__name__}, expected a layer: {like.__name__}(…)")
+    target = ours(like)
+    if computes(target) != computes(layer):
+        raise InputError(f"like is {target}, which computes {target.cell.name}; the weights are of {layer.cell.name}, "
+                         f"another function: {_reason(target.cell, layer.cell)}")  # fmt: skip
+    sizes = ("input_size", "hidden_size", "num_layers", "bidirectional", "proj_size")
+    check_states("like", target)
+    if wrong := [name for name in sizes if getattr(target, name) != getattr(layer, name)]:
+        raise InputError(f"like is {target}, and the weights are of {layer}: {' and '.join(wrong)} differ")
+    own, given = dict(target.named_parameters()), dict(layer.named_parameters())
+    if lost := [name for name, value in given.items() if name not in own and value.any()]:
+        raise InputError(f"like is {target}, which has no {', '.join(lost)}; give it biases")
+    dtype = target._weight.dtype
+    if torch.promote_types(dtype, layer._weight.dtype) != dtype:
+        raise InputError(f"like is in {dtype}, the weights in {layer._weight.dtype}, of which digits would be lost")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(given[name]) if name in given else parameter.zero_()
+    return like
+
+
+def _reason(one: Graph, other: Graph) -> str:
+    if {(cell.gates, cell.nodes, cell.outputs) for cell in (one, other)} == RESETS:
+        return ("one multiplies the state by the reset gate before its product with the weights, W (r ⊙ h), the other "
+                "the product, r ⊙ (W h), and no weights make them equal")  # fmt: skip
+    return "no weights make them equal"
+
+
+RESETS = {(cell.gates, cell.nodes, cell.outputs) for cell in (cells.gru, cells.gru_reset_before)}

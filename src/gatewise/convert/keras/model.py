@@ -60,12 +60,12 @@ class Source:
     def rnn(self, config: Config, path: str, name: str) -> KerasRNN:
         """A recurrent layer with what Keras does around it."""
         if config.kind != "Bidirectional":
-            layers = self._stack(config, path, name)
+            layers = self._stack(config, path, f"{name}.")
             return KerasRNN(layers, [(list(layers), config.flag("go_backwards", False))], **self._options(config),
                             zero_output_for_mask=config.flag("zero_output_for_mask", False))  # fmt: skip
         one, two, merge = directions(config)
-        layers = self._stack(one, f"{path}/forward_layer", f"{name}.forward")
-        others = self._stack(two, f"{path}/backward_layer", f"{name}.backward")
+        layers = self._stack(one, f"{path}/forward_layer", f"{name}.forward_")
+        others = self._stack(two, f"{path}/backward_layer", f"{name}.backward_")
         options = self._options(one)
         if options != self._options(two):
             raise config.bad("its two directions return different things")
@@ -89,11 +89,11 @@ class Source:
         if config.kind != "RNN":
             if config.kind not in KINDS or "Cell" in config.kind:
                 raise Unknown(f"a {config.kind} is no recurrent layer that is known here")
-            return {"layer": self.layer(config, path, f"{name}.layer")}
+            return {"layer": self.layer(config, path, f"{name}layer")}
         cells = cells_of(config, path)
         if config.settings.get("return_state") and len(cells) > 1 and cell_config(config).settings.get("reverse_state_order"):
             raise Unknown("states in reversed order")
-        return {f"layer_{k}": self.layer(c, p, f"{name}.layer_{k}") for k, (p, c) in enumerate(cells)}
+        return {f"layer_{k}": self.layer(c, p, f"{name}layer_{k}") for k, (p, c) in enumerate(cells)}
 
     def _options(self, config: Config) -> dict[str, bool]:
         if config.settings.get("num_constants"):

@@ -85,7 +85,9 @@ class Walk(Generic[V]):
         found = shape_of(inner)
         if found is None:
             built = config.data.get("build_config")
-            found = (built.get("input_shape") if isinstance(built, dict) else None) or config.settings.get("build_input_shape")
+            found = (built.get("input_shape") if isinstance(built, dict) else None) or config.settings.get(
+                "build_input_shape"
+            )
         if found is None:
             found = guessed(inner)
         return self.builder.input(inner, checked(config, found), dtype_of(inner))

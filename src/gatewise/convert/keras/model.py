@@ -22,7 +22,9 @@ from gatewise.convert.network import Network, Spec
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.layer import Layer
 
-DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", "int32", "int64", "bool")}
+DTYPES = {
+    name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", "int32", "int64", "bool")
+}
 NO_MASK_INSIDE = ("GlobalAveragePooling1D", "Softmax")  # what reads a mask, and so differs inside of TimeDistributed
 
 
@@ -69,7 +71,10 @@ class Source:
         options = self._options(one)
         if options != self._options(two):
             raise config.bad("its two directions return different things")
-        options |= {"merge": merge, "zero_output_for_mask": options["return_sequences"] and not self.contents.multi_backend}
+        options |= {
+            "merge": merge,
+            "zero_output_for_mask": options["return_sequences"] and not self.contents.multi_backend,
+        }
         first, last = next(iter(layers.values())), next(iter(others.values()))
         alike = ("cell", "input_size", "hidden_size")
         if len(layers) == len(others) == 1 and all(getattr(first, a) == getattr(last, a) for a in alike):
@@ -91,7 +96,11 @@ class Source:
                 raise Unknown(f"a {config.kind} is no recurrent layer that is known here")
             return {"layer": self.layer(config, path, f"{name}layer")}
         cells = cells_of(config, path)
-        if config.settings.get("return_state") and len(cells) > 1 and cell_config(config).settings.get("reverse_state_order"):
+        if (
+            config.settings.get("return_state")
+            and len(cells) > 1
+            and cell_config(config).settings.get("reverse_state_order")
+        ):
             raise Unknown("states in reversed order")
         return {f"layer_{k}": self.layer(c, p, f"{name}layer_{k}") for k, (p, c) in enumerate(cells)}
 
@@ -116,11 +125,15 @@ class Source:
             raise Unknown("a layer that is not in the table")
         row = ROWS[config.kind]
         names = row.arrays(config)
-        made = row.make(config, self.arrays.of(config, path, [n.strip("~") for n in names]) if names else [], self.second)
+        made = row.make(
+            config, self.arrays.of(config, path, [n.strip("~") for n in names]) if names else [], self.second
+        )
         if row.trains:
             self._note(f"{config}: it acts in training only and does not come along")
         if names:
-            self.mapped[path] = Mapped(str(config), f"{name} ({type(made).__name__})", ", ".join(n.strip("~") for n in names))
+            self.mapped[path] = Mapped(
+                str(config), f"{name} ({type(made).__name__})", ", ".join(n.strip("~") for n in names)
+            )
         return made
 
     def _note(self, text: str) -> None:
@@ -151,7 +164,11 @@ def directions(config: Config) -> tuple[Config, Config, str]:
 def cells_of(config: Config, path: str) -> list[tuple[str, Config]]:
     """The cells of an RNN, each with its path."""
     cell = cell_config(config)
-    found = members(cell.several("cells"), f"{path}/cell/cells") if cell.kind == "StackedRNNCells" else [(f"{path}/cell", cell)]
+    found = (
+        members(cell.several("cells"), f"{path}/cell/cells")
+        if cell.kind == "StackedRNNCells"
+        else [(f"{path}/cell", cell)]
+    )
     for _, inner in found:
         if inner.foreign or inner.kind not in KINDS:
             raise Unknown(f"the cell {inner.kind}, which is not Keras's own")
@@ -175,7 +192,9 @@ class Torch:
         kind = DTYPES[dtype] if not dtype.startswith("int") else torch.int64
         return Value(self.network.input(Spec(config.name, told, kind)))
 
-    def layer(self, config: Config, path: str, name: str, values: Sequence[Value], states: Sequence[Value]) -> list[Value]:
+    def layer(
+        self, config: Config, path: str, name: str, values: Sequence[Value], states: Sequence[Value]
+    ) -> list[Value]:
         if config.kind == "Masking" and not config.foreign:
             (x,) = self._expect(config, values, 1)
             mask = self.network.call(m.masking, x.node, config.real("mask_value", 0.0))
@@ -189,7 +208,9 @@ class Torch:
             mask = values[0].mask
             if mask is not None and states and not self.second:
                 mask = None  # Keras 3 hands a mask to a layer only if it is given one tensor
-                self.source._note(f"{config}: given initial states, Keras 3 does not regard the mask, nor is it regarded here")
+                self.source._note(
+                    f"{config}: given initial states, Keras 3 does not regard the mask, nor is it regarded here"
+                )
             if mask is not None:
                 if module.time_major:
                     raise Unknown("a mask in time_major")

@@ -52,7 +52,9 @@ def runtime(source: Any) -> Runtime:
         built = Keras(Source(found, config), keras)
         symbolic = Walk(built).model(config, "", "", None, found.second)
     except Unknown as reason:
-        raise InputError(f"{found.name}: Keras is given only models whose layers are all known here: {reason}") from None
+        raise InputError(
+            f"{found.name}: Keras is given only models whose layers are all known here: {reason}"
+        ) from None
     model = keras.Model(built.inputs, symbolic)
     for layer, arrays in built.weights:
         _set(layer, arrays)

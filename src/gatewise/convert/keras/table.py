@@ -97,7 +97,9 @@ def _convolution(rank: int) -> Make:
             raise config.bad(f"padding is {mode!r}, expected 'valid' or 'same'")
         stride, dilation = config.numbers("strides", 1, rank), config.numbers("dilation_rate", 1, rank)
         if filters % groups or min(stride + dilation + size) < 1:
-            raise config.bad(f"{groups} groups of {filters} filters, strides {stride}, dilation {dilation}: no convolution")
+            raise config.bad(
+                f"{groups} groups of {filters} filters, strides {stride}, dilation {dilation}: no convolution"
+            )
         made = nn.utils.skip_init(cls, kernel.shape[-2] * groups, filters, tuple(size), tuple(stride), 0,
                                   tuple(dilation), groups, bias is not None, dtype=kernel.dtype)  # fmt: skip
         weight = kernel.permute(rank + 1, rank, *range(rank))
@@ -123,7 +125,9 @@ def _pooling(rank: int, largest: bool) -> Make:
 def _global(rank: int, largest: bool) -> Make:
     def make(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
         _last(config)
-        return m.Function(m.reduced, largest=largest, axes=tuple(range(1, rank + 1)), keepdims=config.flag("keepdims", False))
+        return m.Function(
+            m.reduced, largest=largest, axes=tuple(range(1, rank + 1)), keepdims=config.flag("keepdims", False)
+        )
 
     return make
 
@@ -214,7 +218,10 @@ def _zero_padding_2d(config: Config, arrays: Sequence[Tensor], second: bool) -> 
     pairs = config.settings.get("padding")
     if not isinstance(pairs, list) or len(pairs) != 2:
         raise config.bad(f"padding is {pairs!r}, expected two pairs")
-    inner = [Config({"class_name": config.kind, "config": {"padding": p}}, config.where).numbers("padding", count=2) for p in pairs]
+    inner = [
+        Config({"class_name": config.kind, "config": {"padding": p}}, config.where).numbers("padding", count=2)
+        for p in pairs
+    ]
     return m.Function(m.padding, around=(*inner[1], *inner[0]))
 
 
@@ -252,7 +259,9 @@ ROWS: dict[str, Row] = {
     "GlobalMaxPooling2D": Row(_global(2, True), ("data_format", "keepdims")),
     "GlobalAveragePooling1D": Row(_global(1, False), ("data_format", "keepdims")),
     "GlobalAveragePooling2D": Row(_global(2, False), ("data_format", "keepdims")),
-    "BatchNormalization": Row(_batch_norm, ("axis", "epsilon", "momentum", "center", "scale"), _norm_arrays, passes=True),
+    "BatchNormalization": Row(
+        _batch_norm, ("axis", "epsilon", "momentum", "center", "scale"), _norm_arrays, passes=True
+    ),
     "LayerNormalization": Row(_layer_norm, ("axis", "epsilon", "center", "scale"), _scale_arrays, passes=True),
     "Activation": Row(
         lambda config, arrays, second: m.Activation(activation(config, second), second), ("activation",), passes=True

@@ -71,7 +71,11 @@ def _order(path: str, contents: Contents) -> tuple[object, ...]:
     for step in path.split("/"):
         base, _, number = step.rpartition("_")
         parts += [base, int(number)] if number.isdigit() and base else [step, 0]
-    return (["forward" not in path] if "_layer" in path else [], *map(str, []), tuple(str(p).rjust(9, "0") if isinstance(p, int) else p for p in parts))  # noqa: E501
+    return (
+        ["forward" not in path] if "_layer" in path else [],
+        *map(str, []),
+        tuple(str(p).rjust(9, "0") if isinstance(p, int) else p for p in parts),
+    )  # noqa: E501
 
 
 def kind(found: Found) -> tuple[str, dict[str, object]] | str:
@@ -84,7 +88,12 @@ def kind(found: Found) -> tuple[str, dict[str, object]] | str:
         return ""
     gates, biased = width // units, len(tensors) == 3
     shape = tuple(tensors[2].shape) if biased else None
-    plain: dict[str, object] = {"units": units, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": biased}
+    plain: dict[str, object] = {
+        "units": units,
+        "activation": "tanh",
+        "recurrent_activation": "sigmoid",
+        "use_bias": biased,
+    }
     if gates == 1:
         return ("SimpleRNN", plain) if shape in (None, (width,)) else ""
     if gates == 4:
@@ -176,7 +185,9 @@ def fill(contents: Contents, like: nn.Module) -> Conversion:
             copies += _recurrent(module, taken, contents) if _layered(module) else _plain(module, taken[0])
         except ValueError as error:
             raise InputError(f"{contents.name}: {_names(taken)} does not fit {name or 'like'}: {error}") from None
-        mapped.append(Mapped(_names(taken), f"{name or 'like'} ({type(module).__name__})", ", ".join(f.shapes for f in taken)))
+        mapped.append(
+            Mapped(_names(taken), f"{name or 'like'} ({type(module).__name__})", ", ".join(f.shapes for f in taken))
+        )
     if rest:
         raise InputError(f"{contents.name} has weights for which like has no layer: {_names(rest)}")
     with torch.no_grad():

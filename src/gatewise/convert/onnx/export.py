@@ -176,11 +176,14 @@ def run_scan(
         )
         return [*(s.clone() for s in after), *(c.squeeze(0).clone() for c in columns)]  # what Scan makes has no alias
 
-    with torch.no_grad():
-        # The operator itself: torch's function around it compiles the step, which is slow and fixes the batch's size.
-        made = torch.ops.higher_order.scan(
-            step, list(inputs.states), [x, *flags.values()], tuple(getattr(inputs, name) for name in weights)
-        )
+    # The operator itself: torch's function around it compiles the step, which is slow and fixes the batch's size.
+    # Detached, since the exporter would run its derivative, too.
+    made = torch.ops.higher_order.scan(
+        step,
+        [s.detach() for s in inputs.states],
+        [x.detach(), *flags.values()],
+        tuple(getattr(inputs, name).detach() for name in weights),
+    )
     finals, (output, *watched) = made[:states], made[states:]
     output = masked(output, inputs.active)
     every = [output.flip(0) if flip else output, *(w.flip(0) if flip else w for w in watched)]

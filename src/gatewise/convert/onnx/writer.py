@@ -187,7 +187,8 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
         for node in graph.node:
             node.doc_string = ""
             for attribute in node.attribute:
-                tidy(attribute.g)
+                if attribute.HasField("g"):
+                    tidy(attribute.g)
 
     tidy(model.graph)
     onnx.checker.check_model(model)

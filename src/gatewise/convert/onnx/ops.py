@@ -37,7 +37,6 @@ ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "Cast": {"to": tuple(DTYPE_NUMBERS)},
     "LayerNormalization": {"stash_type": (1,)},
     "Pad": {"mode": ("constant", "reflect", "edge")},
-    "Reshape": {"allowzero": (0,)},
     "Dropout": {"is_test": (1,)},
 }
 
@@ -141,7 +140,7 @@ def clip(
 
 
 def reshape(x: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
-    return x.reshape([x.shape[k] if size == 0 else size for k, size in enumerate(ints(shape))])
+    return x.reshape([x.shape[k] if size == 0 and not allowzero else size for k, size in enumerate(ints(shape))])
 
 
 def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:

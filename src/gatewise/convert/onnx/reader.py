@@ -115,7 +115,7 @@ class _Reader:
         x, w, r, b, lengths, h, c, p = inputs
         given = [self.values.get(n) for n in (w, r, b, p)]
         if any(n and not isinstance(value, Tensor) for n, value in zip((w, r, b, p), given, strict=True)):
-            raise NotImplementedError("its weights are computed while the model runs")
+            raise NotImplementedError("its weights are inputs, or computed while the model runs; only constants are read")
         made, how = recurrent_node(node.op_type, name, files.attributes_of(node), Weights(*given))  # type: ignore[arg-type]
         self.layers[_free(name, self.layers)] = made
         layer = made.layer

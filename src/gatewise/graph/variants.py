@@ -41,7 +41,7 @@ def activations(cell: Graph, **functions: Callable[[Any], Any] | str) -> Graph:
     edit = Editor("activations", cell, *([labels] if labels else []))
     new: dict[int, tuple[str, Callable[[Any], Any] | str]] = {}
     for name, f in functions.items():
-        other, _ = new.setdefault(_activation_of(cell, name), (name, f))
+        other, _ = new.setdefault(activation_of(cell, name), (name, f))
         if other != name:
             raise ValueError(
                 f"activations: {other} and {name} of {cell.name} are made with one activation; give it once"
@@ -116,7 +116,7 @@ def _place(cell: Graph, name: str, change: str) -> int:
     return places[name]
 
 
-def _activation_of(cell: Graph, name: str) -> int:
+def activation_of(cell: Graph, name: str) -> int:
     """The node of the one activation in a value's own equation."""
     place = _place(cell, name, "activations")
     others = {i for _, i in (*cell.names, *cell.outputs)} - {place}

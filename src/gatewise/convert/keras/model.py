@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -14,6 +15,7 @@ from gatewise.convert.keras import modules as m
 from gatewise.convert.keras.config import Config, Unknown
 from gatewise.convert.keras.files import Contents
 from gatewise.convert.keras.graph import Walk, recurrent
+from gatewise.convert.keras.operations import OPERATIONS, is_operation, settings
 from gatewise.convert.keras.recurrent import KINDS, how, layer_of, variables
 from gatewise.convert.keras.running import MERGES, KerasRNN
 from gatewise.convert.keras.slots import MODELS, Arrays, cell_config, layers_of, members
@@ -219,6 +221,17 @@ class Torch:
             return self._outputs(module, node, values[0].mask)
         return [Value(node, self._mask(config, values))]
 
+    def operation(self, config: Config, arguments: Sequence[Any]) -> Value:
+        function = OPERATIONS[config.kind][1] if config.kind in OPERATIONS else None
+        options = settings(config)
+        if "axis" in options and config.kind in ("ExpandDims", "Concatenate"):
+            options["dim"] = options.pop("axis")
+        assert function is not None
+        return Value(self.network.call(function, *(_nodes(a) for a in arguments), **options))
+
+    def masked(self, config: Config, value: Value, mask: Value) -> Value:
+        return Value(value.node, mask.node)
+
     def _expect(self, config: Config, values: Sequence[Value], count: int) -> Sequence[Value]:
         if (count and len(values) != count) or not values:
             raise config.bad(f"it is called on {len(values)} tensors, expected {count or 'some'}")
@@ -269,7 +282,17 @@ class Torch:
         for k, node in enumerate(names):
             if node in self.integers:
                 specs[k] = replace(specs[k], dtype=torch.int64, high=self.integers[node])
-        return self.network.finish([v.node for v in outputs], name)
+        made = self.network.finish([v.node for v in outputs], name)
+        made.graph.eliminate_dead_code()  # masks that nothing reads
+        made.recompile()
+        return made
+
+
+def _nodes(argument: Any) -> Any:
+    """An operation's argument with the graph's nodes in it."""
+    if isinstance(argument, list):
+        return [_nodes(a) for a in argument]
+    return argument.node if isinstance(argument, Value) else argument
 
 
 def read_model(contents: Contents) -> Conversion:
@@ -308,7 +331,7 @@ def every_layer(config: Config, path: str, name: str = "") -> Iterator[tuple[str
     for place, layer in layers_of(config, path):
         if layer.kind in MODELS and isinstance(layer.settings.get("layers"), list):
             yield from every_layer(layer, place, f"{name}{layer.name}/")
-        elif layer.kind != "InputLayer":
+        elif layer.kind != "InputLayer" and not (is_operation(layer) and layer.kind in OPERATIONS):
             yield place, layer, name + layer.name
 
 

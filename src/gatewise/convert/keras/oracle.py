@@ -18,6 +18,7 @@ from gatewise.convert.keras.config import Config, Unknown
 from gatewise.convert.keras.files import contents
 from gatewise.convert.keras.graph import Walk, recurrent
 from gatewise.convert.keras.model import Source, Torch, cells_of, directions, whole
+from gatewise.convert.keras.operations import OPERATIONS, settings
 from gatewise.convert.keras.recurrent import KINDS, layer_of, variables
 from gatewise.convert.keras.slots import cell_config, slots
 from gatewise.convert.keras.table import ROWS, activation
@@ -92,6 +93,18 @@ class Keras:
         if first and layer.weights:
             self.weights.append((layer, self._arrays(config, path)))
         return list(self.keras.tree.flatten(made))
+
+    def operation(self, config: Config, arguments: Sequence[Any]) -> Any:
+        name, options = OPERATIONS[config.kind][0] if config.kind in OPERATIONS else "", settings(config)
+        if config.kind == "GetItem":
+            return arguments[0][tuple(slice(*k) if isinstance(k, tuple) else k for k in arguments[1])]
+        return getattr(self.keras.ops, name)(*arguments, **options)
+
+    def masked(self, config: Config, value: Any, mask: Any) -> Any:
+        # Keras hands the mask that a tensor carries to the layer, and behind it.
+        twin = self.keras.layers.Identity()(value)
+        twin._keras_mask = mask
+        return twin
 
     def _layer(self, config: Config, path: str) -> Any:
         layers = self.keras.layers

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gatewise.convert.keras.config import Config, Unknown
 from gatewise.convert.keras.files import Contents
+from gatewise.convert.keras.operations import is_operation
 from gatewise.convert.keras.recurrent import KINDS, variables
 from gatewise.convert.keras.table import ROWS
 
@@ -41,6 +42,9 @@ def members(configs: Sequence[Config], path: str) -> list[tuple[str, Config]]:
     seen: dict[str, int] = {}
     made = []
     for config in configs:
+        if is_operation(config):
+            made.append((f"{path}/({config.name})", config))  # which has no arrays, and no place among the layers
+            continue
         name = snake(config.kind)
         count = seen[name] = seen.get(name, -1) + 1
         made.append((f"{path}/{name}_{count}" if count else f"{path}/{name}", config))
@@ -60,6 +64,8 @@ def slots(config: Config, path: str, trained: bool = True) -> Iterator[Slot]:
     """
     trained = trained and config.settings.get("trainable", True) is not False
     kind = config.kind
+    if is_operation(config):
+        return
     if kind in MODELS:
         for place, inner in layers_of(config, path):
             yield from slots(inner, place, trained)
@@ -111,6 +117,8 @@ class Arrays:
             if label is not None and label != config.name and config.kind != "InputLayer":
                 raise config.bad(f"its arrays at {path} are those of {label}; the file's two halves do not fit")
             if contents.tree:
+                continue
+            if is_operation(config):
                 continue
             if config.name not in contents.flat:
                 self._missing(config)

@@ -23,6 +23,12 @@ from gatewise.errors import InputError
 from gatewise.layer import Layer
 
 
+ASSUMED = (
+    "the file tells no activations: tanh, and sigmoid for gates, are what Keras uses unless told otherwise "
+    "(before 2.3, and in TensorFlow 1: hard_sigmoid for the gates of GRU and LSTM)"
+)
+
+
 @dataclass(frozen=True)
 class Found:
     """A layer's arrays with their names. side: "forward" or "backward" of a layer of two directions, or ""."""
@@ -70,7 +76,7 @@ def _order(path: str) -> tuple[object, ...]:
     return tuple(parts)
 
 
-def kind(found: Found, gates_with: str = "sigmoid") -> tuple[str, dict[str, object]] | str:
+def kind(found: Found) -> tuple[str, dict[str, object]] | str:
     """A recurrent layer's class and settings, told by its shapes; "" if it is none, else why it cannot be told."""
     tensors = found.tensors
     if len(tensors) not in (2, 3) or tensors[0].dim() != 2 or tensors[1].dim() != 2:
@@ -83,7 +89,7 @@ def kind(found: Found, gates_with: str = "sigmoid") -> tuple[str, dict[str, obje
     plain: dict[str, object] = {
         "units": units,
         "activation": "tanh",
-        "recurrent_activation": gates_with,
+        "recurrent_activation": "sigmoid",
         "use_bias": biased,
     }
     if gates == 1:
@@ -102,18 +108,12 @@ def kind(found: Found, gates_with: str = "sigmoid") -> tuple[str, dict[str, obje
 
 def layer_from(found: Found, contents: Contents) -> tuple[Layer, str] | str:
     """The layer, and what had to be known; or why there is none."""
-    told = kind(found, _gates_with(contents))
+    told = kind(found)
     if isinstance(told, str):
         return told
     config = Config({"class_name": told[0], "config": {**told[1], "name": found.name}}, contents.name)
     made = layer_of(config, found.tensors, contents.second)
     return made, f"{told[0]}: {how(config, made, contents.second)}"
-
-
-def _gates_with(contents: Contents) -> str:
-    """What the gates of LSTM and GRU were made with unless told otherwise, in the version that wrote the file."""
-    numbers = tuple(map(int, re.findall(r"\d+", contents.version)[:2]))
-    return "hard_sigmoid" if contents.multi_backend and numbers and numbers < (2, 3) else "sigmoid"
 
 
 def read_weights(contents: Contents) -> Conversion:
@@ -150,12 +150,7 @@ def read_weights(contents: Contents) -> Conversion:
         raise InputError(f"{contents.name} has weights but no architecture, and no recurrent layer that its shapes "
                          f"tell: {'; '.join(left) or 'nothing'}")  # fmt: skip
     made.left = tuple(left)
-    gates = _gates_with(contents)
-    note = (
-        f"the file tells no activations: tanh, and {gates} for gates, are taken, which Keras "
-        f"{contents.version or '3'} uses unless told otherwise; also no mask, and no merging of directions but concat"
-    )
-    return Conversion(made.eval(), "Keras", mapped, left, [note])
+    return Conversion(made.eval(), "Keras", mapped, left, [ASSUMED])
 
 
 # --- into a module -----------------------------------------------------------------------------------
@@ -196,9 +191,7 @@ def fill(contents: Contents, like: nn.Module) -> Conversion:
     with torch.no_grad():
         for target, array in copies:
             target.copy_(array)
-    gates = _gates_with(contents)
-    told = f"the file tells no activations, so like does; Keras {contents.version} uses {gates} for gates and tanh"
-    notes = [f"{told} unless told otherwise"] if any(_layered(module) for _, module in targets) else []
+    notes = [f"activations are those of like: {ASSUMED}"] if any(_layered(module) for _, module in targets) else []
     return Conversion(like, "Keras", mapped, (), notes)
 
 

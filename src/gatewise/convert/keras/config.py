@@ -7,7 +7,7 @@ from typing import Any
 from gatewise.errors import InputError
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """A layer, or a setting of one, for which there is nothing here; the text says what and why."""
 
 

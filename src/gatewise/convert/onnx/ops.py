@@ -48,11 +48,10 @@ def ints(value: Ints) -> list[int]:
 
 def number(value: Any) -> int:
     """One integer, however it comes."""
-    return (
-        value
-        if isinstance(value, (int, torch.SymInt))
-        else ints(value if isinstance(value, list) else value.reshape(-1))[0]
-    )
+    if isinstance(value, Tensor):
+        return int(value)
+    found: int = value[0] if isinstance(value, list) else value
+    return found
 
 
 def _sum(*x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gatewise.lazy import lazy
 
 if TYPE_CHECKING:
+    from gatewise.convert import d2l, flax
     from gatewise.convert.arrays import Arrays, both_directions, from_arrays, stacked, to_arrays
     from gatewise.convert.files import layers, load, read, save
     from gatewise.convert.report import Conversion, Layers
@@ -23,8 +24,9 @@ __getattr__, __dir__ = lazy(
         "files": ("layers", "load", "read", "save"),
         "report": ("Conversion", "Layers"),
     },
+    whole=("d2l", "flax"),
 )
 __all__ = [
-    "Arrays", "Conversion", "Layers", "both_directions", "from_arrays", "layers", "load", "read", "save", "stacked",
-    "to_arrays",
+    "Arrays", "Conversion", "Layers", "both_directions", "d2l", "flax", "from_arrays", "layers", "load", "read", "save",
+    "stacked", "to_arrays",
 ]  # fmt: skip

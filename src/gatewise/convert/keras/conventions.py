@@ -23,7 +23,7 @@ class KerasLayer:
     call: str
     gates: tuple[tuple[str, str], ...]
     biases: int
-    activation: tuple[str, ...] = ("n",)
+    activation: tuple[str, ...]
     recurrent_activation: tuple[str, ...] = ()
 
     @property
@@ -41,9 +41,9 @@ _GRU = (("z", "z"), ("r", "r"), ("n", "h"))
 _LSTM = (("i", "i"), ("f", "f"), ("g", "c"), ("o", "o"))
 # By the cell, as a graph, and not by its name: a cell of the same name may have other equations.
 LAYERS: dict[Graph, KerasLayer] = {
-    cells.rnn: KerasLayer("SimpleRNN(H)", (("n", "h"),), 1),
-    cells.rnn_relu: KerasLayer('SimpleRNN(H, activation="relu")', (("n", "h"),), 1),
-    cells.gru: KerasLayer("GRU(H)", _GRU, 2, recurrent_activation=("r", "z")),
-    cells.gru_reset_before: KerasLayer("GRU(H, reset_after=False)", _GRU, 1, recurrent_activation=("r", "z")),
+    cells.rnn: KerasLayer("SimpleRNN(H)", (("n", "h"),), 1, ("h",)),
+    cells.rnn_relu: KerasLayer('SimpleRNN(H, activation="relu")', (("n", "h"),), 1, ("h",)),
+    cells.gru: KerasLayer("GRU(H)", _GRU, 2, ("n",), ("r", "z")),
+    cells.gru_reset_before: KerasLayer("GRU(H, reset_after=False)", _GRU, 1, ("n",), ("r", "z")),
     cells.lstm: KerasLayer("LSTM(H)", _LSTM, 1, ("g", "h"), ("i", "f", "o")),
 }

@@ -71,9 +71,7 @@ def arrays(layer: Layer, found: Recognised, k: int, reverse: bool) -> list[Tenso
     Raises: InputError: two biases are needed where Keras has one.
     """
     try:
-        made = to_arrays(
-            layer, gates=found.row.order, layout="i (g h)", biases=found.row.biases, k=k, reverse=reverse
-        )
+        made = to_arrays(layer, gates=found.row.order, layout="i (g h)", biases=found.row.biases, k=k, reverse=reverse)
     except ValueError as error:
         raise InputError(f"{error}; Keras's {found.row.call} has one") from error
     assert made.recurrent is not None

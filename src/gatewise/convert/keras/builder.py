@@ -39,7 +39,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Stack:
-    """Tensors that lie along a first axis in torch and each on its own in Keras: the states of layers and directions."""
+    """The states of layers and directions: they lie along a first axis in torch, and each on its own in Keras."""
 
     parts: tuple[Value, ...]
 

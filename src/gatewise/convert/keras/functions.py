@@ -1,4 +1,4 @@
-"""Functions and methods of a traced module -> layers of Keras; those that are modules without parameters are in rows.py."""
+"""Functions and methods of a traced module -> layers of Keras; those that are modules, too, are in rows.py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def call(build: Builder, node: fx.Node) -> Any:
     if function in CAT:
         return _cat(build, name, first, int([*rest, kwargs.get("dim", 0)][0]))
     if isinstance(first, builder.Stack):
-        return _of_stack(function, name, first, rest or list(kwargs.values()))
+        return _of_stack(function, name, first, list(rest) or list(kwargs.values()))
     if not isinstance(first, builder.Value) or first.tensor is None:
         raise _unknown(node)
     if function in AS_IS:

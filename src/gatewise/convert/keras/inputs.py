@@ -1,4 +1,4 @@
-"""What a torch module reads, as inputs of Keras: from the module's `specs`, from an example, or from its first layers."""
+"""What a torch module reads, as inputs of Keras: its `specs` tell, or an example, or its first layers."""
 
 from __future__ import annotations
 

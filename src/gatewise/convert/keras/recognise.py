@@ -95,15 +95,15 @@ def _search(cell: Graph) -> Recognised | None:
     for base, row in LAYERS.items():
         if sorted(base.gates) != sorted(cell.gates) or base.states != cell.states:
             continue
-        for f, g in itertools.product(names, names if row.recurrent_activation else [None]):
-            new = {**dict.fromkeys(row.activation, f), **dict.fromkeys(row.recurrent_activation, g)}
-            if _outputs(activations(base, **{k: v for k, v in new.items() if v}), known) == wanted:
-                keys = {"activation": f} | ({"recurrent_activation": g} if g else {})
-                old = {value: names[v].split()[0] for value, v in new.items() if v in OLD.values()}
+        for functions in itertools.product(names, repeat=2 if row.recurrent_activation else 1):
+            keys = dict(zip(("activation", "recurrent_activation"), functions, strict=False))
+            new = {value: function for key, function in keys.items() for value in getattr(row, key)}
+            if _outputs(activations(base, **new), known) == wanted:
+                old = {value: names[f].split()[0] for value, f in new.items() if f in OLD.values()}
                 if len(base.gates) == 1:
                     old = dict.fromkeys(base.gates, *old.values()) if old else {}
                 if set(old) <= set(base.gates):  # the h of an LSTM, which is made with g's function, has no weights
-                    plain = {key: names[v].split()[0] for key, v in keys.items() if v}
+                    plain = {key: names[f].split()[0] for key, f in keys.items()}
                     return Recognised(row, plain, {gate: STEEPER[name] for gate, name in old.items()})
     return None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
+from gatewise.convert.keras.operations import is_operation, plain
 from gatewise.convert.keras.recurrent import KINDS, WRAPPERS
 from gatewise.convert.keras.slots import MODELS, layers_of
 
@@ -23,6 +24,16 @@ class Builder(Protocol[V]):
     def layer(self, config: Config, path: str, name: str, values: Sequence[V], states: Sequence[V]) -> list[V]:
         """A call of a layer: its outputs."""
 
+    def operation(self, config: Config, arguments: Sequence[Any]) -> V:
+        """A call of an operation on values, numbers and lists of such."""
+
+    def masked(self, config: Config, value: V, mask: V) -> V:
+        """The value with another mask."""
+
+
+class TensorHere:
+    """A place for a tensor in an operation's arguments."""
+
 
 @dataclass
 class Called:
@@ -32,6 +43,8 @@ class Called:
     path: str
     inputs: list[Ref]
     states: list[Ref] = field(default_factory=list)
+    masks: list[Ref] = field(default_factory=list)  # given by name, one for each input
+    arguments: list[Any] | None = None  # of an operation: a Ref is a tensor
 
 
 def recurrent(config: Config) -> bool:
@@ -41,7 +54,7 @@ def recurrent(config: Config) -> bool:
 class Walk(Generic[V]):
     """A model, walked in the order in which its layers are called.
 
-    Raises: Unknown: a call has something for which there is nothing here. InputError: the configuration is none.
+    Raises: UnknownError: a call has something for which there is nothing here. InputError: the configuration is none.
     """
 
     def __init__(self, builder: Builder[V]) -> None:
@@ -54,7 +67,7 @@ class Walk(Generic[V]):
         if config.kind in MODELS and "layers" in config.settings:
             return self._functional(config, path, name, given, second)
         if config.kind in MODELS:
-            raise Unknown("a model whose calls are code")
+            raise UnknownError("a model whose calls are code")
         raise config.bad("it is no model")
 
     def call(
@@ -85,7 +98,9 @@ class Walk(Generic[V]):
         found = shape_of(inner)
         if found is None:
             built = config.data.get("build_config")
-            found = (built.get("input_shape") if isinstance(built, dict) else None) or config.settings.get("build_input_shape")
+            found = (built.get("input_shape") if isinstance(built, dict) else None) or config.settings.get(
+                "build_input_shape"
+            )
         if found is None:
             found = guessed(inner)
         return self.builder.input(inner, checked(config, found), dtype_of(inner))
@@ -121,18 +136,15 @@ class Walk(Generic[V]):
 
         waiting = calls
         while waiting:
-            later = []
+            later: list[Called] = []
             for call in waiting:
-                every = [*call.inputs, *call.states]
+                every = [*call.inputs, *call.states, *call.masks]
                 if all((n, k - shifts.get((n, False), 0)) in values for n, k, _ in every) and not (
                     later and any(c.config is call.config for c in later)
                 ):
                     taken = [value(ref, shifts.get((ref[0], False), 0)) for ref in every]
-                    split = len(call.inputs)
                     count = done[call.config.name] = done.get(call.config.name, -1) + 1
-                    values[call.config.name, count] = self.call(
-                        call.config, call.path, name + call.config.name, taken[:split], taken[split:], second
-                    )
+                    values[call.config.name, count] = self._made(call, name, taken, second)
                 else:
                     later.append(call)
             if len(later) == len(waiting):
@@ -142,6 +154,24 @@ class Walk(Generic[V]):
             if (ref[0], ref[1] - shifts.get((ref[0], True), 0)) not in values:
                 raise config.bad(f"its output {list(ref)} is nowhere made")
         return [value(ref, shifts.get((ref[0], True), 0)) for ref in outputs]
+
+    def _made(self, call: Called, name: str, taken: Sequence[V], second: bool) -> list[V]:
+        """What a call makes of its tensors."""
+        config, split = call.config, len(call.inputs)
+        if call.arguments is not None:
+            tensors = iter(taken)
+            return [self.builder.operation(config, [_filled(a, tensors) for a in call.arguments])]
+        values, states = list(taken[:split]), taken[split : split + len(call.states)]
+        for k, mask in enumerate(taken[split + len(call.states) :]):
+            values[k] = self.builder.masked(config, values[k], mask)
+        return self.call(config, call.path, name + config.name, values, states, second)
+
+
+def _filled(argument: Any, tensors: Iterator[Any]) -> Any:
+    """An argument of an operation with the tensors in it."""
+    if isinstance(argument, TensorHere):
+        return next(tensors)
+    return [_filled(a, tensors) for a in argument] if isinstance(argument, list) else argument
 
 
 def _shifts(
@@ -171,15 +201,19 @@ def calls_of(config: Config, path: str, second: bool) -> list[Called]:
             args, kwargs = node.get("args"), node.get("kwargs", {})
             if not isinstance(args, list) or not isinstance(kwargs, dict):
                 raise config.bad("a call of it has no args and kwargs")
+            if is_operation(config):
+                made.append(Called(config, path, _tensors(config, args, True), arguments=_template(config, args)))
+                continue
             found = [_tensors(config, a) for a in args]
             inputs = found[0] if found else []
+            masks = _tensors(config, kwargs.get("mask"))
             states = [ref for a in found[1:] for ref in a]
             states += _tensors(config, kwargs.get("initial_state"))
-            extra = {k: v for k, v in kwargs.items() if k != "initial_state"}
+            extra = {k: v for k, v in kwargs.items() if k not in ("initial_state", "mask")}
         elif isinstance(node, list) and node:
             entries = [node] if isinstance(node[0], str) else node
             pairs = [_entry(config, entry) for entry in entries]
-            inputs, states, extra = [ref for ref, _ in pairs], [], pairs[0][1]
+            inputs, states, masks, extra = [ref for ref, _ in pairs], [], [], pairs[0][1]
             if "initial_state" in extra:
                 states = refs(config, extra["initial_state"], "initial_state")
                 extra = {k: v for k, v in extra.items() if k != "initial_state"}
@@ -189,25 +223,36 @@ def calls_of(config: Config, path: str, second: bool) -> list[Called]:
             raise config.bad(f"a call of it is {node!r:.60}, expected what it is called on")
         for key, value in extra.items():
             if (key == "training" and value) or (key != "training" and value is not None):
-                raise Unknown(f"it is called with {key}={value!r:.40}")
+                raise UnknownError(f"it is called with {key}={value!r:.40}")
         if states and not recurrent(config):
             inputs, states = inputs + states, []
-        made.append(Called(config, path, inputs, states))
+        if masks and len(masks) != len(inputs):
+            raise UnknownError(f"it is called with {len(masks)} masks for {len(inputs)} inputs")
+        made.append(Called(config, path, inputs, states, masks))
     return made
 
 
-def _tensors(config: Config, value: Any) -> list[Ref]:
-    """The tensors in an argument of Keras 3."""
+def _template(config: Config, value: Any) -> Any:
+    """An operation's arguments, with places for the tensors."""
     if isinstance(value, list):
-        return [ref for v in value for ref in _tensors(config, v)]
+        return [_template(config, v) for v in value]
+    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+        return TensorHere()
+    return plain(config, value)
+
+
+def _tensors(config: Config, value: Any, mixed: bool = False) -> list[Ref]:
+    """The tensors in an argument of Keras 3; mixed: among plain values."""
+    if isinstance(value, list):
+        return [ref for v in value for ref in _tensors(config, v, mixed)]
     if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
         inner = value.get("config")
         return refs(config, inner.get("keras_history") if isinstance(inner, dict) else None, "a tensor")
     if isinstance(value, dict) and "class_name" not in value:
         return [ref for key in sorted(value) for ref in _tensors(config, value[key])]
-    if value is None:
+    if value is None or mixed:
         return []
-    raise Unknown(f"it is called on {value!r:.40}")
+    raise UnknownError(f"it is called on {value!r:.40}")
 
 
 def _entry(config: Config, entry: Any) -> tuple[Ref, dict[str, Any]]:
@@ -243,13 +288,13 @@ def guessed(config: Config) -> list[int | None]:
     """The shape of what a layer without a shape is given, where its kind tells it."""
     built = config.data.get("build_config")
     if isinstance(built, dict) and isinstance(built.get("input_shape"), list):
-        return built["input_shape"]
+        return list(built["input_shape"])
     if config.kind == "Embedding":
         length = config.settings.get("input_length")
         return [None, length if isinstance(length, int) else None]
     if isinstance(config.settings.get("input_dim"), int):
         return [None, None, config.number("input_dim")] if recurrent(config) else [None, config.number("input_dim")]
-    raise Unknown("the model's configuration does not tell the shape of its input")
+    raise UnknownError("the model's configuration does not tell the shape of its input")
 
 
 def checked(config: Config, shape: Any) -> list[int | None]:

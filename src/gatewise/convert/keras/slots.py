@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import Contents
+from gatewise.convert.keras.operations import is_operation
 from gatewise.convert.keras.recurrent import KINDS, variables
 from gatewise.convert.keras.table import ROWS
 
@@ -41,6 +42,9 @@ def members(configs: Sequence[Config], path: str) -> list[tuple[str, Config]]:
     seen: dict[str, int] = {}
     made = []
     for config in configs:
+        if is_operation(config):
+            made.append((f"{path}/({config.name})", config))  # which has no arrays, and no place among the layers
+            continue
         name = snake(config.kind)
         count = seen[name] = seen.get(name, -1) + 1
         made.append((f"{path}/{name}_{count}" if count else f"{path}/{name}", config))
@@ -56,10 +60,12 @@ def layers_of(config: Config, path: str) -> list[tuple[str, Config]]:
 def slots(config: Config, path: str, trained: bool = True) -> Iterator[Slot]:
     """A layer's places for arrays, in the order in which Keras counts them.
 
-    Raises: Unknown: there is a layer that nothing is known of.
+    Raises: UnknownError: there is a layer that nothing is known of.
     """
     trained = trained and config.settings.get("trainable", True) is not False
     kind = config.kind
+    if is_operation(config):
+        return
     if kind in MODELS:
         for place, inner in layers_of(config, path):
             yield from slots(inner, place, trained)
@@ -84,7 +90,7 @@ def slots(config: Config, path: str, trained: bool = True) -> Iterator[Slot]:
         if names:
             yield Slot(path, tuple(n.strip("~") for n in names), tuple(trained and n[0] != "~" for n in names))
     elif kind not in ("InputLayer", "Masking"):
-        raise Unknown("a layer that is not in the table" if not config.foreign else "a class of its author's own")
+        raise UnknownError("a layer that is not in the table" if not config.foreign else "a class of its author's own")
 
 
 def cell_config(config: Config) -> Config:
@@ -112,6 +118,8 @@ class Arrays:
                 raise config.bad(f"its arrays at {path} are those of {label}; the file's two halves do not fit")
             if contents.tree:
                 continue
+            if is_operation(config):
+                continue
             if config.name not in contents.flat:
                 self._missing(config)
                 continue
@@ -120,7 +128,7 @@ class Arrays:
     def _missing(self, config: Config) -> None:
         try:
             wanted = list(slots(config, ""))
-        except Unknown:
+        except UnknownError:
             return
         if any(slot.names for slot in wanted):
             raise config.bad("the file has no arrays for it")
@@ -129,7 +137,7 @@ class Arrays:
         """A layer's list, dealt out to what is inside of it: what is trained comes first."""
         try:
             wanted = list(slots(config, path))
-        except Unknown:
+        except UnknownError:
             return  # what it is made of is not known; it is left out where it is met
         places = [(slot.path, k, slot.names[k], slot.trained[k]) for slot in wanted for k in range(len(slot.names))]
         places.sort(key=lambda place: not place[3])

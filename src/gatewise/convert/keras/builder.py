@@ -85,7 +85,24 @@ class Builder:
         if not outputs:
             raise InputError(f"{type(self.module).__name__} returns no tensor")
         inputs = self.inputs + self.state_inputs
-        return self.keras.Model(*(some if len(some) > 1 else some[0] for some in (inputs, outputs)))
+        model = self.keras.Model(*(some if len(some) > 1 else some[0] for some in (inputs, outputs)))
+        return self.keras.Sequential(model.layers) if self._in_line(model) else model
+
+    def _in_line(self, model: Any) -> bool:
+        """Whether each layer reads what the one before it gives: older files hold masks only so."""
+        if (
+            len(model.inputs) > 1
+            or len(model.outputs) > 1
+            or any(len(layer._inbound_nodes) > 1 for layer in model.layers)
+        ):
+            return False
+        first, *others = model.layers
+        outputs = [first.output, *(layer.output for layer in others)]
+        return (
+            bool(others)
+            and outputs[-1] is model.outputs[0]
+            and all(layer.input is before for layer, before in zip(others, outputs, strict=False))
+        )
 
     # --- values --------------------------------------------------------------------------------------
 

@@ -90,19 +90,16 @@ class Builder:
 
     def _in_line(self, model: Any) -> bool:
         """Whether each layer reads what the one before it gives: older files hold masks only so."""
-        if (
-            len(model.inputs) > 1
-            or len(model.outputs) > 1
-            or any(len(layer._inbound_nodes) > 1 for layer in model.layers)
-        ):
+        one = len(model.inputs) == len(model.outputs) == 1
+        if not one or any(len(layer._inbound_nodes) > 1 for layer in model.layers):
             return False
-        first, *others = model.layers
-        outputs = [first.output, *(layer.output for layer in others)]
-        return (
-            bool(others)
-            and outputs[-1] is model.outputs[0]
-            and all(layer.input is before for layer, before in zip(others, outputs, strict=False))
-        )
+        before = model.inputs[0]
+        for layer in model.layers[1:]:
+            given, *masks = self.keras.tree.flatten(layer.input)
+            if given is not before or any(mask.dtype != "bool" for mask in masks):
+                return False
+            before = layer.output
+        return len(model.layers) > 1 and before is model.outputs[0]
 
     # --- values --------------------------------------------------------------------------------------
 

@@ -1,0 +1,230 @@
+"""The proof of a conversion: the other library's own runtime and gatewise on the same random input."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gatewise.convert.files import HOME, kind_of
+from gatewise.convert.network import Spec
+from gatewise.convert.report import Conversion, Layers, NoRuntime, Runtime
+from gatewise.errors import InputError, MissingPackageError, one_line, require
+from gatewise.layer import Layer
+from gatewise.tasks.models import evaluating
+
+# Sizes for what may vary, by name; the third draw stands in for one that the other library refuses, as a convolution
+# over one step may be.
+DRAWS = ({"B": 1, "T": 1}, {"B": 3, "T": 11}, {"B": 2, "T": 40})
+OTHERS = (1, 5, 24)  # sizes that have other names
+# Two right computations differ by rounding: sums of a few hundred products in another order, over the steps. A swapped
+# gate or a lost bias is off by a hundredth or more. Each is a share of the output's largest number, or of 1.
+ALLOWED = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# A recurrence can amplify rounding at will, so what the module itself loses to rounding is allowed, a few times.
+TIMES_OWN_ROUNDING = 8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output of another library and of gatewise, on one input.
+
+    absolute: the largest difference. relative: as a share of the largest number there, or of 1. wrong: why they do not
+    agree, or "".
+    """
+
+    runtime: str
+    input: str
+    output: str
+    absolute: float
+    relative: float
+    wrong: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a comparison came to.
+
+    differences: of each output on each input. unproved: what could not be compared, and why. allowed: the largest
+    relative difference that is rounding.
+    """
+
+    differences: Sequence[Difference] = ()
+    unproved: Sequence[str] = ()
+    allowed: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Nothing that was compared differs by more than rounding."""
+        return not any(d.wrong for d in self.differences)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The libraries that took part, with their versions."""
+        return tuple(dict.fromkeys(d.runtime for d in self.differences))
+
+    def __str__(self) -> str:
+        lines = []
+        for name in self.runtimes:
+            mine = [d for d in self.differences if d.runtime == name]
+            most = max(mine, key=lambda d: (bool(d.wrong), d.relative))
+            outputs, inputs = len({d.output for d in mine}), len({d.input for d in mine})
+            lines.append(f"{'proved' if self.ok else 'compared'}: {name} and gatewise on random input,"
+                         f" {_count(inputs, 'shape')}, {_count(outputs, 'output')}: the largest difference is"
+                         f" {most.absolute:.1e}, {most.relative:.1e} of the largest number")  # fmt: skip
+            lines += [f"FAILED: {name}, {d.input}, {d.output}: {d.wrong}" for d in mine if d.wrong]
+        if self.differences:
+            lines.append(f"up to {self.allowed:.0e} of the largest number is rounding: sums in another order")
+        return "\n".join([*lines, *(f"not proved: {why}" for why in self.unproved)])
+
+
+def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> Proof:
+    """Compare a module with what other libraries make of the files that it came from or was written to.
+
+    Args:
+        conversion: what `read` or `save` gave, or its module.
+        sources: files and live models, each run by its own library, where that is installed; or `Runtime`s.
+        seed: of the random input.
+
+    Returns:
+        The largest differences, over two shapes of input each (the second longer than one step and one sample). NaN or
+        infinity anywhere, or another shape, is a failure. What could not be compared is told in `unproved`.
+    """
+    require("numpy")
+    module = conversion.module if isinstance(conversion, Conversion) else conversion
+    differences: list[Difference] = []
+    unproved: list[str] = []
+    if isinstance(module, Layers):
+        unproved.append("a file that tells layers and not the whole does not tell what is run")
+        sources = ()
+    for source in sources:
+        try:
+            runtime = source if isinstance(source, Runtime) else runtime_of(source)
+        except (NoRuntime, InputError, MissingPackageError) as error:
+            unproved.append(str(error))
+            continue
+        for found in _compare(module, runtime, seed):
+            (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
+    return Proof(differences, unproved, ALLOWED[_dtype(module)])
+
+
+def runtime_of(source: Any) -> Runtime:
+    """The library that a file belongs to, ready to run it.
+
+    Raises:
+        NoRuntime: no other library runs such a file. MissingPackageError: it is not installed.
+    """
+    made = importlib.import_module(HOME[kind_of(source)]).runtime(source)
+    assert isinstance(made, Runtime)
+    return made
+
+
+def call(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A module's outputs in one list, of inputs in one list: states, which a module takes as a tuple, among them."""
+    parameters = list(inspect.signature(module.forward).parameters)
+    named = {s.name: x for s, x in zip(specs, inputs, strict=True) if s.name in parameters}
+    if isinstance(module, (Layer, nn.RNNBase)):
+        keywords = {name: named[name] for name in ("lengths", "resets") if name in named}
+        rest = [x for s, x in zip(specs, inputs, strict=True) if s.name not in keywords]
+    else:
+        keywords, rest = {}, list(inputs)
+    most = 2 if isinstance(module, (Layer, nn.RNNBase)) else len(parameters)
+    if not hasattr(module, "specs") and len(rest) > most:
+        rest = [*rest[: most - 1], tuple(rest[most - 1 :])]  # type: ignore[list-item]
+    return list(_flat(module(*rest, **keywords)))
+
+
+def _flat(made: Any) -> Iterator[Tensor]:
+    if isinstance(made, Tensor):
+        yield made
+    elif isinstance(made, Mapping):
+        yield from _flat(list(made.values()))
+    elif made is not None:
+        for part in made:
+            yield from _flat(part)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    found = [p.dtype for p in (*module.parameters(), *module.buffers()) if p.dtype in ALLOWED]
+    return max(found, key=lambda dtype: ALLOWED[dtype], default=torch.float32)
+
+
+def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Difference | str]:
+    """One library, on the first two draws that it takes."""
+    done = 0
+    for number, (sizes, other) in enumerate(zip(DRAWS, OTHERS, strict=True)):
+        if done == 2:
+            return
+        inputs, shown = _draw(runtime.inputs, sizes, other, torch.Generator().manual_seed(seed + number))
+        try:
+            theirs = list(runtime.run([x.numpy() for x in inputs]))
+        except Exception as error:  # whatever another library raises: it is told
+            yield f"{runtime.name} does not run {shown}: {one_line(error)[:200]}"
+            continue
+        done += 1
+        dtype = _dtype(module)
+        try:
+            ours = _run(module, runtime.inputs, inputs, dtype)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            yield Difference(runtime.name, shown, "all outputs", float("nan"), float("nan"),
+                             f"gatewise does not run it: {one_line(error)[:200]}")  # fmt: skip
+            continue
+        if len(theirs) != len(ours):
+            yield f"{runtime.name} gives {_count(len(theirs), 'output')}, gatewise {len(ours)}: the first are compared"
+        exact: list[Tensor] | None = None
+        for k, (their, our) in enumerate(zip(theirs, ours, strict=False)):
+            output = f"output {k + 1} {tuple(our.shape)}"
+            absolute, relative, wrong = _difference(torch.from_numpy(their.copy()), our)
+            if not wrong and relative > ALLOWED[dtype]:
+                if exact is None and dtype != torch.float64:
+                    exact = _run(copy.deepcopy(module).double(), runtime.inputs, inputs, torch.float64)
+                own = _difference(exact[k], our)[1] if exact else 0.0
+                if relative > TIMES_OWN_ROUNDING * own:
+                    wrong = f"differs by {absolute:.1e}, {relative:.1e} of the largest number"
+            yield Difference(runtime.name, shown, output, absolute, relative, wrong)
+
+
+def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
+    with torch.no_grad(), evaluating(module):
+        return call(module, specs, given)
+
+
+def _difference(their: Tensor, our: Tensor) -> tuple[float, float, str]:
+    """The largest difference, its share of the largest number or of 1, and what is wrong."""
+    if their.shape != our.shape:
+        return float("nan"), float("nan"), f"its shape is {tuple(their.shape)} there and {tuple(our.shape)} here"
+    one, other = their.double(), our.double()
+    if not (one.isfinite().all() and other.isfinite().all()):
+        return float("nan"), float("nan"), "it has NaN or infinity"
+    if not one.numel():
+        return 0.0, 0.0, ""
+    absolute = (one - other).abs().max().item()
+    return absolute, absolute / max(1.0, one.abs().max().item()), ""
+
+
+def _draw(
+    specs: Sequence[Spec], sizes: Mapping[str, int], other: int, random: torch.Generator
+) -> tuple[list[Tensor], str]:
+    """Random tensors of these shapes, and the shapes in words."""
+    inputs = []
+    for spec in specs:
+        shape = [size if isinstance(size, int) else sizes.get(size, other) for size in spec.shape]
+        if spec.dtype.is_floating_point:
+            inputs.append(torch.randn(shape, generator=random, dtype=torch.float64).to(spec.dtype))
+        elif spec.dtype == torch.bool:
+            inputs.append(torch.rand(shape, generator=random) < 0.5)
+        elif spec.high or len(shape) != 1:
+            inputs.append(torch.randint(0, spec.high or 2, shape, generator=random, dtype=spec.dtype))
+        else:  # one integer a sample without a bound is its length
+            inputs.append(torch.randint(1, sizes["T"] + 1, shape, generator=random, dtype=spec.dtype))
+    return inputs, ", ".join(f"{spec.name} {tuple(x.shape)}" for spec, x in zip(specs, inputs, strict=True))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

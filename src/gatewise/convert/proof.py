@@ -80,7 +80,7 @@ class Proof:
             lines += [f"FAILED: {name}, {d.input}, {d.output}: {d.wrong}" for d in mine if d.wrong]
         if self.differences:
             lines.append(f"up to {self.allowed:.0e} of the largest number is rounding: sums in another order")
-        return "\n".join([*lines, *(f"not proved: {why}" for why in self.unproved)])
+        return "\n".join([*lines, *self.unproved])
 
 
 def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> Proof:
@@ -100,13 +100,16 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
     differences: list[Difference] = []
     unproved: list[str] = []
     if isinstance(module, Layers):
-        unproved.append("a file that tells layers and not the whole does not tell what is run")
+        unproved.append("not proved: a file that tells layers and not the whole does not tell what is run")
         sources = ()
     for source in sources:
         try:
             runtime = source if isinstance(source, Runtime) else runtime_of(source)
-        except (NoRuntime, InputError, MissingPackageError) as error:
-            unproved.append(str(error))
+        except NoRuntime as reason:
+            unproved.append(f"not compared: {reason}")
+            continue
+        except (InputError, MissingPackageError) as error:
+            unproved.append(f"not proved: {error}")
             continue
         for found in _compare(module, runtime, seed):
             (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
@@ -164,7 +167,7 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
         try:
             theirs = list(runtime.run([x.numpy() for x in inputs]))
         except Exception as error:  # whatever another library raises: it is told
-            yield f"{runtime.name} does not run {shown}: {one_line(error)[:200]}"
+            yield f"not proved: {runtime.name} does not run {shown}: {one_line(error)[:200]}"
             continue
         done += 1
         dtype = _dtype(module)
@@ -175,7 +178,9 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
                              f"gatewise does not run it: {one_line(error)[:200]}")  # fmt: skip
             continue
         if len(theirs) != len(ours):
-            yield f"{runtime.name} gives {_count(len(theirs), 'output')}, gatewise {len(ours)}: the first are compared"
+            most = max(len(theirs), len(ours))
+            yield (f"not proved: {_count(most - min(len(theirs), len(ours)), 'output')} of {most}: {runtime.name} gives"
+                   f" {len(theirs)}, gatewise {len(ours)}")  # fmt: skip
         exact: list[Tensor] | None = None
         for k, (their, our) in enumerate(zip(theirs, ours, strict=False)):
             output = f"output {k + 1} {tuple(our.shape)}"
@@ -222,7 +227,8 @@ def _draw(
         elif spec.high or len(shape) != 1:
             inputs.append(torch.randint(0, spec.high or 2, shape, generator=random, dtype=spec.dtype))
         else:  # one integer a sample without a bound is its length
-            inputs.append(torch.randint(1, sizes["T"] + 1, shape, generator=random, dtype=spec.dtype))
+            steps = sizes["T"] if any("T" in s.shape for s in specs) else 1
+            inputs.append(torch.randint(1, steps + 1, shape, generator=random, dtype=spec.dtype))
     return inputs, ", ".join(f"{spec.name} {tuple(x.shape)}" for spec, x in zip(specs, inputs, strict=True))
 
 

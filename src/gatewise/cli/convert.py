@@ -34,7 +34,7 @@ def convert(
 ) -> None:
     """Convert a model from one framework to another, exactly or not at all, and prove it.
 
-    It shows what became what. Then gatewise and the frameworks' own runtimes, where they are installed, read random input.
+    It shows what became what. Then gatewise and the frameworks' own runtimes, where installed, read random input.
 
     If a number differs by more than rounding, nothing is written, and the exit code is 1. No code of a file is run.
     """

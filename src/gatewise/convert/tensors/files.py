@@ -25,7 +25,7 @@ from gatewise.errors import InputError, one_line, require
 
 KEY = "gatewise"  # of the text that tells the layers
 # What an archive may unpack to: weights are numbers that hardly shrink, so 100 times its size is no honest one.
-MOST_TIMES, MOST_BYTES = 100, 1 << 30
+MOST_TIMES, MOST_BYTES = 100, 1 << 28
 
 
 @dataclass(frozen=True)

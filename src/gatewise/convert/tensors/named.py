@@ -174,7 +174,7 @@ def cells_of(text: str, what: str) -> dict[str, tuple[type[Layer], Graph, dict[s
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"what {what} tells of its layers is damaged: {error}") from error
+        raise InputError(f"what {what} tells of its layers is damaged: {_first_line(error)}") from error
     return made
 
 
@@ -194,7 +194,7 @@ def restored(text: str, tensors: Mapping[str, Tensor], what: str) -> list[Found]
             first = (cell,) if cls is Recurrent else ()
             layer = cls(*first, **options, device="meta")
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-            raise InputError(f"what {what} tells of its layers is damaged: {error}") from error
+            raise InputError(f"what {what} tells of its layers is damaged: {_first_line(error)}") from error
         if not same_function(layer.cell, cell):
             raise InputError(f"what {what} tells of its layers is damaged: {name} is a {cls.__name__} of {cell.name}")
         found.append(Found(prefix, filled(layer, inner, prefix), tuple(prefix + n for n in inner)))
@@ -205,3 +205,8 @@ def same_function(one: Graph, other: Graph) -> bool:
     """Whether two cells compute the same in evaluation, from the same parameters."""
     one, other = one.expected, other.expected
     return (one.gates, one.nodes, one.outputs) == (other.gates, other.nodes, other.outputs)
+
+
+def _first_line(error: Exception) -> str:
+    """What is wrong; torch adds a trace of its own."""
+    return str(error).partition("\n")[0]

@@ -167,15 +167,18 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
         try:
             theirs = list(runtime.run([x.numpy() for x in inputs]))
         except Exception as error:  # whatever another library raises: it is told
-            yield f"not proved: {runtime.name} does not run {shown}: {one_line(error)[:200]}"
+            refusal = f"{runtime.name} does not run {shown}: {one_line(error)[:200]}"
+            if done == 0 and number == len(DRAWS) - 1:
+                yield _failed(runtime, shown, f"{refusal}; nor the shapes before")
+            else:
+                yield f"not proved: {refusal}"
             continue
         done += 1
         dtype = _dtype(module)
         try:
             ours = _run(module, runtime.inputs, inputs, dtype)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            yield Difference(runtime.name, shown, "all outputs", float("nan"), float("nan"),
-                             f"gatewise does not run it: {one_line(error)[:200]}")  # fmt: skip
+            yield _failed(runtime, shown, f"gatewise does not run it: {one_line(error)[:200]}")
             continue
         if len(theirs) != len(ours):
             most = max(len(theirs), len(ours))
@@ -183,7 +186,7 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
                    f" {len(theirs)}, gatewise {len(ours)}")  # fmt: skip
         exact: list[Tensor] | None = None
         for k, (their, our) in enumerate(zip(theirs, ours, strict=False)):
-            output = f"output {k + 1} {tuple(our.shape)}"
+            output = f"output {k + 1}"
             absolute, relative, wrong = _difference(torch.from_numpy(their.copy()), our)
             if not wrong and relative > ALLOWED[dtype]:
                 if exact is None and dtype != torch.float64:
@@ -192,6 +195,10 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
                 if relative > TIMES_OWN_ROUNDING * own:
                     wrong = f"differs by {absolute:.1e}, {relative:.1e} of the largest number"
             yield Difference(runtime.name, shown, output, absolute, relative, wrong)
+
+
+def _failed(runtime: Runtime, shown: str, wrong: str) -> Difference:
+    return Difference(runtime.name, shown, "all outputs", float("nan"), float("nan"), wrong)
 
 
 def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:

@@ -202,6 +202,24 @@ def test_states_integers_and_lengths_find_their_place() -> None:
     assert len(proof.differences) == 6
 
 
+@pytest.mark.parametrize("sizes", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_batch_first_libraries_with_states_on_their_own(sizes: Any) -> None:
+    layer = lstm(**sizes)
+
+    def run(arrays: Sequence[Any]) -> Sequence[Any]:
+        x = torch.from_numpy(arrays[0])
+        with torch.no_grad():
+            output, (h, c) = layer(x.transpose(0, 1))
+        return [t.numpy() for t in (output.transpose(0, 1), *h, *c)]
+
+    library = Runtime("keras", (Spec("x", ("B", "T", 3)),), run)
+    proof = convert.prove(layer, library)
+    assert proof.ok
+    assert not proof.unproved
+    assert len(proof.differences) == 2 * (1 + 2 * (4 if sizes else 1))
+    assert not convert.prove(layer, Runtime("keras", library.inputs, lambda a: run(a[::-1])[::-1])).ok
+
+
 def test_the_seed_changes_the_input() -> None:
     seen = []
 

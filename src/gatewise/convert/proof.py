@@ -180,6 +180,8 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             yield _failed(runtime, shown, f"gatewise does not run it: {one_line(error)[:200]}")
             continue
+        if len(theirs) > len(ours):
+            ours = _states_apart(ours, len(theirs))
         if len(theirs) != len(ours):
             most = max(len(theirs), len(ours))
             yield (f"not proved: {_count(most - min(len(theirs), len(ours)), 'output')} of {most}: {runtime.name} gives"
@@ -191,6 +193,7 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
             if not wrong and relative > ALLOWED[dtype]:
                 if exact is None and dtype != torch.float64:
                     exact = _run(copy.deepcopy(module).double(), runtime.inputs, inputs, torch.float64)
+                    exact = _states_apart(exact, len(ours))
                 own = _difference(exact[k], our)[1] if exact else 0.0
                 if relative > TIMES_OWN_ROUNDING * own:
                     wrong = f"differs by {absolute:.1e}, {relative:.1e} of the largest number"
@@ -203,12 +206,36 @@ def _failed(runtime: Runtime, shown: str, wrong: str) -> Difference:
 
 def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
+    turned = _time_major(module) and any(s.shape[:2] == ("B", "T") for s in specs)
+    if turned:
+        given = [x.transpose(0, 1) if s.shape[:2] == ("B", "T") else x for s, x in zip(specs, given, strict=True)]
     with torch.no_grad(), evaluating(module):
-        return call(module, specs, given)
+        made = call(module, specs, given)
+    if turned:
+        steps, batch = next(x.shape[:2] for s, x in zip(specs, given, strict=True) if s.shape[:2] == ("B", "T"))
+        made = [t.transpose(0, 1) if t.shape[:2] == (steps, batch) else t for t in made]
+    return made
+
+
+def _time_major(module: nn.Module) -> bool:
+    """Whether a module of torch reads (T, B, …), which Keras has as (B, T, …): as its recurrent layers say."""
+    layers = [m for m in module.modules() if isinstance(m, (Layer, nn.RNNBase))]
+    return not hasattr(module, "specs") and bool(layers) and not any(layer.batch_first for layer in layers)
+
+
+def _states_apart(ours: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Outputs with the states of each layer and direction on their own, (B, H), where the other library has them so."""
+    for k in range(1, len(ours)):
+        apart = [*ours[:k], *(s for t in ours[k:] for s in (t.unbind(0) if t.dim() == 3 else [t]))]
+        if len(apart) == count:
+            return apart
+    return list(ours)
 
 
 def _difference(their: Tensor, our: Tensor) -> tuple[float, float, str]:
     """The largest difference, its share of the largest number or of 1, and what is wrong."""
+    if our.dim() == their.dim() + 1 and our.shape == (1, *their.shape):  # one layer's state, alone
+        our = our[0]
     if their.shape != our.shape:
         return float("nan"), float("nan"), f"its shape is {tuple(their.shape)} there and {tuple(our.shape)} here"
     one, other = their.double(), our.double()

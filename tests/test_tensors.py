@@ -385,6 +385,50 @@ def test_other_tensors_need_like(tmp_path: Path) -> None:
         convert.load(tmp_path / "a.pt")
 
 
+# --- d2l ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", ["list.pt", "names.pt", "list.npz", "names.safetensors"])
+def test_parameters_of_d2l_from_scratch(save: str, tmp_path: Path) -> None:
+    from gatewise.convert import d2l
+
+    layer = randomize(gatewise.GRU(3, 5, reset_after=False))
+    params, names = d2l.to_params(layer), d2l.names(layer)
+    path = tmp_path / save
+    if save == "list.pt":
+        torch.save(params, path)
+    elif save == "names.pt":
+        torch.save(dict(zip([f"rnn.{n}" for n in names], params, strict=True)), path)
+    elif save == "list.npz":
+        np.savez(path, *[p.numpy() for p in params])
+    else:
+        from safetensors.torch import save_file
+
+        save_file(dict(zip(names, params, strict=True)), path)
+    found = convert.load(path)
+    assert repr(found) == "GRU(3, 5, reset_after=False)"
+    x = torch.randn(4, 2, 3)
+    assert_close(found(x)[0].detach(), layer(x)[0].detach(), FLOAT32)
+    assert convert.load(path, like=(like := gatewise.GRU(3, 5, reset_after=False))) is like
+    assert_close(like(x)[0].detach(), layer(x)[0].detach(), FLOAT32)
+    for other in (gatewise.GRU(3, 5), nn.GRU(3, 5)):
+        with pytest.raises(InputError, match="reset"):
+            convert.load(path, like=other)
+
+
+def test_d2ls_output_layer_is_left_and_named(tmp_path: Path) -> None:
+    from gatewise.convert import d2l
+
+    layer = randomize(gatewise.LSTM(3, 5))
+    torch.save(d2l.to_params(layer, nn.Linear(5, 2)), tmp_path / "a.pt")
+    found = convert.load(tmp_path / "a.pt")
+    assert list(found) == ["layer"]
+    assert "W_hq, b_q" in found.left[0]
+    torch.save([torch.ones(2)] * 4, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="4 parameters, expected 3 of an RNN, 9 of a GRU or 12 of an LSTM"):
+        convert.load(tmp_path / "a.pt")
+
+
 # --- runs --------------------------------------------------------------------------------------------
 
 

@@ -154,8 +154,10 @@ def _how(layer: Layer) -> str:
 def _into(like: nn.Module, path: Path, contents: files.Contents) -> Conversion:
     """`like`, with the file's tensors as its parameters and buffers; unchanged if not all of them fit."""
     state, tensors = like.state_dict(), contents.tensors
+    if isinstance(like, (Layer, nn.RNNBase)) and (book := _of_d2l(path, contents, like)) is not None:
+        return book
     if contents.listed:
-        raise InputError(f"{path} holds a list of {len(tensors)} tensors without names: leave `like` out, or name them")
+        raise InputError(f"{path} holds a list of {len(tensors)} tensors without names, which fit a layer alone")
     if wrong := differences(state, tensors):
         raise InputError(f"{path} does not fit the {type(like).__name__}: {wrong}")
     inside, notes = recurrent(like), []
@@ -182,6 +184,27 @@ def _is_gru(child: nn.Module) -> bool:
     return isinstance(child, (GRU, nn.GRU)) or ours(child).cell.gates == GRU(1, 1).cell.gates
 
 
-def _of_d2l(path: Path, contents: files.Contents) -> Conversion | None:
-    """The parameters of d2l's networks from scratch, W_xz and so on; None if they are not."""
-    return None
+def _of_d2l(path: Path, contents: files.Contents, like: nn.Module | None = None) -> Conversion | None:
+    """The parameters of d2l's networks from scratch, W_xz and so on, or their list; None if they are not."""
+    from gatewise.convert.d2l import from_params
+
+    last = {name.rpartition(".")[2]: value for name, value in contents.tensors.items()}
+    if not contents.listed and not any(name.startswith("W_x") for name in last):
+        return None
+    if len(last) < len(contents.tensors):
+        raise InputError(f"{path} has several layers of d2l's names; save them one by one")
+    try:
+        layer, linear = from_params(list(last.values()) if contents.listed else last, like)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    layer.eval()
+    mapped = [Mapped("W_x*, W_h*, b_*, of d2l", repr(layer), _how(ours(layer)))]
+    if linear is None or like is not None:
+        left = [] if linear is None else ["W_hq, b_q: the output layer"]
+        return Conversion(layer, KIND, mapped, [*left, *contents.left])
+    layers = Layers({"layer": layer})
+    layers.left = (
+        "W_hq, b_q: the output layer, which gatewise.convert.d2l.from_params gives as nn.Linear",
+        *contents.left,
+    )
+    return Conversion(layers, KIND, mapped, layers.left)

@@ -149,17 +149,122 @@ def test_a_trace_takes_other_lengths_and_packed_sequences() -> None:
             assert_close(traced(x, lengths), model(x, lengths), FLOAT32)
 
 
+@gatewise.cell(gates="a b")
+def own(x, h, s, *, p):
+    """A user's cell: two states of which the second counts, a vector, a comparison and a mean over the units."""
+    a = torch.where(x.a + h.a > 0.1, x.b, p * s)
+    b = torch.sigmoid(a.b - torch.mean(a))
+    return b * torch.tanh(a) + (1 - b) * h, 0.5 * s + b
+
+
+class Cut(nn.Module):
+    """A layer with all that a user may give it."""
+
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x: Tensor, lengths: Tensor, resets: Tensor) -> tuple[Tensor, ...]:
+        output, state = self.rnn(x, lengths=lengths, resets=resets)
+        return output, *(state if isinstance(state, tuple) else (state,))
+
+
+T, B = torch.export.Dim("T", min=1, max=512), torch.export.Dim("B", min=1, max=512)
+
+
+def exported(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, axes: Any) -> list[str]:
+    torch.onnx.export(model.eval(), inputs, str(path), dynamo=True, verbose=False, dynamic_shapes=axes)
+    return native_nodes(path)
+
+
 @pytest.mark.usefixtures("others_warnings")
-def test_what_onnx_has_no_node_for_is_refused(tmp_path: Path) -> None:
-    path = str(tmp_path / "model.onnx")
-    for rnn, why in (
-        (gatewise.LSTM(3, 4, proj_size=2), "LSTM: ONNX has no node for the cell lstm_projected"),
-        (gatewise.Recurrent(cells.lstm_peephole, 3, 4), "Recurrent: ONNX has no node for the cell lstm_peephole"),
+@pytest.mark.parametrize(
+    ("rnn", "nodes"),
+    [
+        (gatewise.LSTM(3, 5, 2, proj_size=2, bidirectional=True), ["Scan"] * 4),
+        (gatewise.Recurrent(own, 3, 4, bias="input", batch_first=True), ["Scan"]),
+        (gatewise.Recurrent(gatewise.zoneout(gatewise.layer_norm(cells.gru), 0.1), 3, 4, learn_state=True), ["Scan"]),
+        (gatewise.Recurrent(gatewise.activations(cells.gru, r="relu"), 3, 4, bias=False), ["Scan"]),  # z has another
+        (gatewise.Recurrent(gatewise.activations(cells.gru, n=lambda a: 1.5 * torch.tanh(a)), 3, 4), ["Scan"]),
+        (gatewise.Recurrent(cells.lstm_peephole, 3, 4, bidirectional=True), ["LSTM"]),
+        (gatewise.Recurrent(gatewise.coupled(cells.lstm, f="i"), 3, 4, bias="input"), ["LSTM"]),
+        (gatewise.Recurrent(gatewise.coupled(cells.lstm_peephole, f="i"), 3, 4), ["LSTM"]),
+        (gatewise.Recurrent(gatewise.zoneout(cells.rnn, 0.0), 3, 4), ["RNN"]),
+        (gatewise.Recurrent(gatewise.activations(cells.rnn, h=lambda a: nn.functional.elu(a, 0.3)), 3, 4), ["RNN"]),
+        (
+            gatewise.Recurrent(
+                gatewise.activations(
+                    cells.lstm, i="hardsigmoid", f="hardsigmoid", o="hardsigmoid", h="softsign",
+                    g=lambda a: nn.functional.leaky_relu(a, 0.3),
+                ), 3, 4, bidirectional=True,
+            ), ["LSTM"],
+        ),
+    ],
+    ids=lambda v: v.cell.name if isinstance(v, nn.Module) else "",
+)  # fmt: skip
+def test_any_cell_is_a_node_or_a_scan_for_any_steps_and_batch(rnn: Any, nodes: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    randomize(rnn)
+    path, first = tmp_path / "model.onnx", rnn.batch_first
+    given = not rnn.learn_state
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = rnn
+
+        def forward(self, x: Tensor, *hx: Tensor) -> tuple[Tensor, ...]:
+            output, state = self.rnn(x, (hx if len(hx) > 1 else hx[0]) if hx else None)
+            return output, *(state if isinstance(state, tuple) else (state,))
+
+    def inputs(steps: int, batch: int) -> tuple[Tensor, ...]:
+        states = [torch.randn(shape) for shape in rnn.state_shapes(batch)] if given else []
+        return torch.randn((batch, steps, 3) if first else (steps, batch, 3)), *states
+
+    axes = {"x": {0: B, 1: T} if first else {0: T, 1: B}, "hx": tuple({1: B} for _ in inputs(1, 1)[1:])}
+    assert exported(Flat(), inputs(5, 2), path, axes if given else {"x": axes["x"]}) == nodes
+    for steps, batch in ((5, 2), (9, 3), (1, 1)):
+        given_now = inputs(steps, batch)
+        for made, expected in zip(run(path, *given_now), Flat().eval()(*given_now), strict=True):
+            assert_close(made, expected.detach(), FLOAT32)
+
+
+@pytest.mark.usefixtures("others_warnings")
+@pytest.mark.parametrize(
+    "rnn",
+    [gatewise.GRU(3, 4, 2, bidirectional=True), gatewise.Recurrent(own, 6, 4, bidirectional=True, learn_state=True)],
+    ids=["GRU", "own, integers"],
+)
+def test_resets_and_lengths_are_a_scan(rnn: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model, path = Cut(rnn), tmp_path / "model.onnx"
+    randomize(model)
+    model.eval()
+
+    def inputs(steps: int, batch: int) -> tuple[Tensor, ...]:
+        x = torch.randint(0, 6, (steps, batch)) if rnn.input_size == 6 else torch.randn(steps, batch, 3)
+        return x, torch.randint(1, steps + 1, (batch,)), torch.rand(steps, batch) < 0.4
+
+    assert set(exported(model, inputs(7, 2), path, ({0: T, 1: B}, {0: B}, {0: T, 1: B}))) == {"Scan"}
+    for steps, batch in ((7, 2), (5, 3), (1, 1)):
+        given = inputs(steps, batch)
+        for made, expected in zip(run(path, *given), model(*given), strict=True):
+            assert_close(made, expected.detach(), FLOAT32)
+
+
+@pytest.mark.usefixtures("others_warnings")
+def test_what_is_not_exported_is_refused_by_name(tmp_path: Path) -> None:
+    path, x = tmp_path / "model.onnx", torch.randn(5, 2, 3)
+    for rnn, given, why in (
+        (gatewise.LSTM(3, 4, proj_size=2), (x,), "ONNX has no node for lstm_projected, .* with dynamo=True"),
+        (Cut(gatewise.GRU(3, 4)), (x, torch.tensor([5, 2]), x[..., 0] > 0), "ONNX has no node for gru with resets"),
     ):
         with pytest.raises(NotImplementedError, match=why):
-            torch.onnx.export(rnn, (torch.randn(5, 2, 3),), path, dynamo=False)
-        with pytest.raises(Exception, match=r"gatewise[.:]+scan"):
-            torch.onnx.export(rnn, (torch.randn(5, 2, 3),), path, dynamo=True, verbose=False)
+            torch.onnx.export(rnn, given, str(path), dynamo=False)
+    rnn = gatewise.Recurrent(gatewise.zoneout(cells.gru, 0.1), 3, 4)
+    with pytest.raises(Exception, match=r"gatewise[.:]+scan|draws random masks in training"):
+        torch.onnx.export(rnn.train(), (x,), str(path), dynamo=True, verbose=False)
+    assert not path.exists()
 
 
 # --- TorchScript ------------------------------------------------------------------------------------------

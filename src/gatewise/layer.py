@@ -217,10 +217,11 @@ class Layer(nn.Module):
         """All layers and directions, time-major: the last layer's output, and the final states as hx has them."""
         finals: list[tuple[Tensor, ...]] = []
         directions = 2 if self.bidirectional else 1
+        as_node = onnx.exporting() and not resets.shape[0] and onnx.native(self._running_cell)
         for layer in range(self.num_layers):
             before = tuple(s[layer * directions : (layer + 1) * directions] for s in states)
-            if onnx.exporting():
-                x, after = onnx.run_layer(self, x, before, resets, active, layer)
+            if as_node:
+                x, after = onnx.run_layer(self, x, before, active, layer)
                 finals += zip(*(s.unbind(0) for s in after), strict=True)
             else:
                 outputs = []
@@ -262,7 +263,8 @@ class Layer(nn.Module):
         bias_ih = None if bias_ih is None else bias_ih.to(dtype)
         for recorder in self._recorders:
             cell = recorder.watch(cell)
-        output, finals, watched = fused.run(cell, reverse, self.executor, inputs, weight_ih.to(dtype), bias_ih)
+        run = onnx.run_scan if onnx.exporting() else fused.run
+        output, finals, watched = run(cell, reverse, self.executor, inputs, weight_ih.to(dtype), bias_ih)
         for recorder in self._recorders:
             recorder.take(suffix, cell, output, dict(zip(cell.watched, watched, strict=True)), taken)
         return output, finals

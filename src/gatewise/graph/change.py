@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from gatewise.graph.graph import Graph, Node, closure, walk
+from gatewise.graph.graph import Graph, Node, closure, summed, walk
 from gatewise.graph.ops import OPS
 from gatewise.graph.proxy import Builder, Proxy, apply
 from gatewise.graph.rules import MASKS, check_cell, fresh_names
@@ -329,11 +329,7 @@ def _groups(cell: Graph) -> dict[str, object]:
     """For each gate what is the same for gates that are normalised together."""
     groups: dict[str, object] = {}
     for gate in cell.gates:
-        halves = [i for op in ("input", "project") for i, node in walk(cell, op) if node.key == gate]
-        readers = [{j for j, node in enumerate(cell.nodes) if i in node.args} for i in halves]
-        added = len(halves) == 2 and len(readers[0]) == 1 and readers[0] == readers[1]
-        if added and cell.nodes[next(iter(readers[0]))].op == "add":
-            groups[gate] = cell.nodes[halves[1]].args
-        else:
-            groups[gate] = gate
+        whole = summed(cell, gate)
+        parts = [cell.nodes[i] for i in cell.nodes[whole].args] if whole is not None else []
+        groups[gate] = next((part.args for part in parts if part.op == "project"), gate)
     return groups

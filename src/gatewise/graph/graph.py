@@ -264,3 +264,14 @@ class Graph:
 def walk(graph: Graph, op: str) -> Iterator[tuple[int, Node]]:
     """The nodes of one op, with their indices."""
     return ((i, node) for i, node in enumerate(graph.nodes) if node.op == op)
+
+
+def summed(cell: Graph, gate: str) -> int | None:
+    """The node x.g + h.g, if nothing else is made of the two; of a gate with one of them alone, that one."""
+    halves = {i for op in ("input", "project") for i, node in walk(cell, op) if node.key == gate}
+    if len(halves) == 1:
+        return halves.pop()
+    readers = {j for j, node in enumerate(cell.nodes) if halves & set(node.args)}
+    j = min(readers, default=-1)
+    whole = len(readers) == 1 and cell.nodes[j].op == "add" and set(cell.nodes[j].args) == halves
+    return j if whole and not halves & {i for _, i in cell.outputs} else None

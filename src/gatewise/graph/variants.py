@@ -39,7 +39,7 @@ def activations(cell: Graph, **functions: Callable[[Any], Any] | str) -> Graph:
     """
     labels = ",".join(f"{name}={_label(f)}" for name, f in functions.items())
     edit = Editor("activations", cell, *([labels] if labels else []))
-    new = {_activation_of(cell, name): (name, f) for name, f in functions.items()}
+    new = {activation_of(cell, name): (name, f) for name, f in functions.items()}
 
     def change(i: int, node: Node, args: Sequence[Value]) -> Value:
         if i not in new:
@@ -103,7 +103,7 @@ def _place(cell: Graph, name: str, change: str) -> int:
     return places[name]
 
 
-def _activation_of(cell: Graph, name: str) -> int:
+def activation_of(cell: Graph, name: str) -> int:
     """The node of the one activation in a value's own equation."""
     place = _place(cell, name, "activations")
     others = {i for _, i in (*cell.names, *cell.outputs)} - {place}

@@ -409,7 +409,8 @@ def test_parameters_of_d2l_from_scratch(save: str, tmp_path: Path) -> None:
     assert repr(found) == "GRU(3, 5, reset_after=False)"
     x = torch.randn(4, 2, 3)
     assert_close(found(x)[0].detach(), layer(x)[0].detach(), FLOAT32)
-    assert convert.load(path, like=(like := gatewise.GRU(3, 5, reset_after=False))) is like
+    like = gatewise.GRU(3, 5, reset_after=False)
+    assert convert.load(path, like=like) is like
     assert_close(like(x)[0].detach(), layer(x)[0].detach(), FLOAT32)
     for other in (gatewise.GRU(3, 5), nn.GRU(3, 5)):
         with pytest.raises(InputError, match="reset"):

@@ -61,6 +61,7 @@ class Chosen(NamedTuple):
             return run(x if clip is None else torch.clamp(x, -clip, clip), alpha, beta)
 
         numbers = [f"{number:g}" for number in (self.alpha, self.beta) if number is not None]
+        numbers += [] if clip is None else [f"clip={clip:g}"]
         activation.__name__ = self.name + (f"({','.join(numbers)})" if numbers else "")
         return activation
 

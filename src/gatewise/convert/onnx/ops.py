@@ -1,0 +1,447 @@
+"""ONNX's operators as functions of tensors, a row each: what is not here is left and named.
+
+A function takes a node's inputs in order (None for an absent one) and its attributes by name, with ONNX's defaults. An
+attribute that a function does not have, or a value that `ONLY` does not list, is not handled. `opset` is the version of
+the operators that the model was written for, `outputs` how many a node has. Sizes, axes and the like come as lists of
+integers where the model has them as constants, and as tensors where it computes them.
+
+Source: https://onnx.ai/onnx/operators, opset 1 to 23.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Ints = Sequence[int] | Tensor
+DTYPE_NUMBERS = {
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
+    10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+}  # fmt: skip
+AUTO_PAD = ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+# Attributes of which only these values are handled; by operator and, of all, "".
+ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
+    "": {"auto_pad": AUTO_PAD},
+    "MaxPool": {"ceil_mode": (0,), "storage_order": (0,)},
+    "AveragePool": {"ceil_mode": (0,)},
+    "ArgMax": {"select_last_index": (0,)},
+    "ArgMin": {"select_last_index": (0,)},
+    "BatchNormalization": {"training_mode": (0,), "spatial": (1,), "is_test": (1,)},
+    "Gelu": {"approximate": ("none", "tanh")},
+    "Cast": {"to": tuple(DTYPE_NUMBERS)},
+    "LayerNormalization": {"stash_type": (1,)},
+    "Pad": {"mode": ("constant", "reflect", "edge")},
+    "Reshape": {"allowzero": (0,)},
+    "Dropout": {"is_test": (1,)},
+}
+
+
+def ints(value: Ints) -> list[int]:
+    """Sizes or axes as integers."""
+    return [int(v) for v in (value.tolist() if isinstance(value, Tensor) else value)]
+
+
+def _sum(*x: Tensor) -> Tensor:
+    return reduce(torch.add, x)
+
+
+def _mean(*x: Tensor) -> Tensor:
+    return reduce(torch.add, x) / len(x)
+
+
+def _max(*x: Tensor) -> Tensor:
+    return reduce(torch.maximum, x)
+
+
+def _min(*x: Tensor) -> Tensor:
+    return reduce(torch.minimum, x)
+
+
+def div(a: Tensor, b: Tensor) -> Tensor:
+    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+
+
+def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
+    return torch.fmod(a, b) if fmod else torch.remainder(a, b)
+
+
+def power(a: Tensor, b: Tensor) -> Tensor:
+    return torch.pow(a, b).to(a.dtype)
+
+
+def gemm(
+    a: Tensor, b: Tensor, c: Tensor | None = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0,
+    transB: int = 0,
+) -> Tensor:  # fmt: skip
+    product = (a.t() if transA else a) @ (b.t() if transB else b)
+    product = product if alpha == 1.0 else alpha * product
+    return product if c is None else product + (c if beta == 1.0 else beta * c)
+
+
+def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
+    return F.leaky_relu(x, alpha)
+
+
+def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return F.elu(x, alpha)
+
+
+def celu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return F.celu(x, alpha)
+
+
+def selu(x: Tensor, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> Tensor:
+    return gamma * torch.where(x > 0, x, alpha * torch.expm1(x))
+
+
+def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
+    return torch.clamp(alpha * x + beta, 0, 1)
+
+
+def thresholded_relu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return torch.where(x > alpha, x, 0.0)
+
+
+def softplus(x: Tensor) -> Tensor:
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
+def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    return F.gelu(x, approximate=approximate)
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x < 0, slope * x, x)
+
+
+def softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
+    if opset >= 13:
+        return torch.softmax(x, -1 if axis is None else axis)
+    return torch.softmax(flatten(x, axis=1 if axis is None else axis), 1).view(x.shape)
+
+
+def log_softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
+    if opset >= 13:
+        return torch.log_softmax(x, -1 if axis is None else axis)
+    return torch.log_softmax(flatten(x, axis=1 if axis is None else axis), 1).view(x.shape)
+
+
+def clip(
+    x: Tensor, low: Tensor | None = None, high: Tensor | None = None, *, min: float | None = None,
+    max: float | None = None,
+) -> Tensor:  # fmt: skip
+    low, high = (min if low is None else low), (max if high is None else high)  # type: ignore[assignment]
+    return x if low is None and high is None else torch.clamp(x, low, high)
+
+
+def reshape(x: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
+    return x.reshape([x.shape[k] if size == 0 else size for k, size in enumerate(ints(shape))])
+
+
+def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
+    return x.permute(list(range(x.dim()))[::-1] if perm is None else list(perm))
+
+
+def squeeze(x: Tensor, given: Ints | None = None, *, axes: Ints | None = None) -> Tensor:
+    places = axes if given is None else given
+    if places is None:
+        return x.squeeze()
+    if wrong := [a for a in ints(places) if x.shape[a] != 1]:
+        raise ValueError(f"Squeeze of axis {wrong[0]} of {tuple(x.shape)}, which is not 1")
+    return x.squeeze(tuple(ints(places)))
+
+
+def unsqueeze(x: Tensor, given: Ints | None = None, *, axes: Ints = ()) -> Tensor:
+    places = ints(axes if given is None else given)
+    for axis in sorted(a % (x.dim() + len(places)) for a in places):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
+    axis = axis % x.dim() if axis < 0 else axis
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def concat(*x: Tensor, axis: int = 1) -> Tensor:
+    return torch.cat(x, axis)
+
+
+def split(
+    x: Tensor, given: Ints | None = None, *, split: Ints | None = None, axis: int = 0, num_outputs: int | None = None,
+    outputs: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    sizes = split if given is None else given
+    if sizes is None:
+        each = -(-x.shape[axis] // (num_outputs or outputs))
+        return torch.split(x, each, axis)
+    return torch.split(x, ints(sizes), axis)
+
+
+def slice_(
+    x: Tensor, first: Ints | None = None, last: Ints | None = None, which: Ints | None = None, by: Ints | None = None,
+    *, starts: Ints = (), ends: Ints = (), axes: Ints | None = None,
+) -> Tensor:  # fmt: skip
+    begin, end = ints(starts if first is None else first), ints(ends if last is None else last)
+    places = axes if which is None else which
+    places = list(range(len(begin))) if places is None else ints(places)
+    strides = [1] * len(begin) if by is None else ints(by)
+    for low, high, axis, stride in zip(begin, end, places, strides, strict=True):
+        if stride > 0:
+            x = x[(slice(None),) * (axis % x.dim()) + (slice(low, high, stride),)]
+        else:
+            rows = range(*slice(low, high, stride).indices(x.shape[axis]))
+            x = x.index_select(axis, torch.tensor(list(rows), dtype=torch.int64, device=x.device))
+    return x
+
+
+def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    axis, places = axis % x.dim(), indices.long()
+    places = torch.where(places < 0, places + x.shape[axis], places)
+    picked = x.index_select(axis, places.reshape(-1))
+    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    places = indices.long()
+    return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places))
+
+
+def shape(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
+    return torch.tensor(x.shape[start:end], dtype=torch.int64, device=x.device)
+
+
+def size(x: Tensor) -> Tensor:
+    return torch.tensor(x.numel(), dtype=torch.int64, device=x.device)
+
+
+def constant_of_shape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
+    fill = torch.zeros(1) if value is None else value
+    return fill.reshape(()).expand(ints(shape)).clone()
+
+
+def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
+    return x.to(DTYPE_NUMBERS[to])
+
+
+def expand(x: Tensor, shape: Ints) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, ints(shape)))
+
+
+def tile(x: Tensor, repeats: Ints) -> Tensor:
+    return x.repeat(ints(repeats))
+
+
+def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype, device=start.device)
+
+
+def one_hot(indices: Tensor, depth: Ints | Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
+    count = int(depth.item()) if isinstance(depth, Tensor) else ints(depth)[0]
+    places = torch.where(indices < 0, indices + count, indices)
+    axis = axis % (indices.dim() + 1)
+    steps = torch.arange(count, device=indices.device).reshape([-1] + [1] * (indices.dim() - axis))
+    return torch.where(places.unsqueeze(axis) == steps, values[1], values[0])
+
+
+def pad(
+    x: Tensor, given: Ints | None = None, number: Tensor | None = None, which: Ints | None = None, *,
+    pads: Ints = (), value: float = 0.0, mode: str = "constant",
+) -> Tensor:  # fmt: skip
+    sizes = ints(pads if given is None else given)
+    axes = list(range(x.dim())) if which is None else [a % x.dim() for a in ints(which)]
+    ends = {a: (sizes[k], sizes[k + len(axes)]) for k, a in enumerate(axes)}
+    fill = value if number is None else number.item()
+    for axis in axes:
+        before, after = ends[axis]
+        if mode == "constant":
+            x = F.pad(x, [0, 0] * (x.dim() - 1 - axis) + [before, after], value=fill)
+            continue
+        count = x.shape[axis]
+        places = torch.arange(-before, count + after, device=x.device)
+        if mode == "reflect":
+            places = (places.abs() if count > 1 else places * 0) % max(2 * count - 2, 1)
+            places = torch.where(places >= count, 2 * count - 2 - places, places)
+        x = x.index_select(axis, places.clamp(0, count - 1))
+    return x
+
+
+def _reduced(x: Tensor, given: Ints | None, axes: Ints | None, empty: int) -> list[int] | None:
+    """The axes that are reduced; None for none of them."""
+    places = axes if given is None else given
+    found = [] if places is None else ints(places)
+    return found or (None if empty else list(range(x.dim())))
+
+
+def _reduction(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def reduction(
+        x: Tensor, given: Ints | None = None, *, axes: Ints | None = None, keepdims: int = 1,
+        noop_with_empty_axes: int = 0,
+    ) -> Tensor:  # fmt: skip
+        places = _reduced(x, given, axes, noop_with_empty_axes)
+        return x if places is None else run(x, tuple(places), bool(keepdims))
+
+    return reduction
+
+
+def _product(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    for axis in sorted((a % x.dim() for a in axes), reverse=True):
+        x = x.prod(axis, keepdim=keep)
+    return x
+
+
+reduce_sum = _reduction(lambda x, axes, keep: x.sum(axes, keepdim=keep, dtype=x.dtype))
+reduce_mean = _reduction(lambda x, axes, keep: x.mean(axes, keepdim=keep))
+reduce_max = _reduction(lambda x, axes, keep: x.amax(axes, keepdim=keep))
+reduce_min = _reduction(lambda x, axes, keep: x.amin(axes, keepdim=keep))
+reduce_prod = _reduction(_product)
+reduce_l2 = _reduction(lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt())
+reduce_sum_square = _reduction(lambda x, axes, keep: x.square().sum(axes, keepdim=keep))
+
+
+def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+    return x.argmax(axis, keepdim=bool(keepdims))
+
+
+def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+    return x.argmin(axis, keepdim=bool(keepdims))
+
+
+def cum_sum(x: Tensor, axis: Ints | Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    place = int(axis.item()) if isinstance(axis, Tensor) else ints(axis)[0]
+    x = x.flip(place) if reverse else x
+    total = x.cumsum(place, dtype=x.dtype)
+    total = total - x if exclusive else total
+    return total.flip(place) if reverse else total
+
+
+def batch_normalization(
+    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, epsilon: float = 1e-5, momentum: float = 0.9,
+    training_mode: int = 0, spatial: int = 1, is_test: int = 1,
+) -> Tensor:  # fmt: skip
+    return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
+
+
+def layer_normalization(
+    x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Tensor:
+    made = F.layer_norm(x, x.shape[axis % x.dim() :], None, None, epsilon) * scale
+    return made if bias is None else made + bias
+
+
+def _padded(
+    x: Tensor, auto_pad: str, pads: Sequence[int] | None, kernel: Sequence[int], strides: Sequence[int],
+    dilations: Sequence[int], value: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """x with the padding of a convolution or pooling around its last axes."""
+    axes = len(kernel)
+    sides = list(pads or [0] * (2 * axes)) if auto_pad == "NOTSET" else [0] * (2 * axes)
+    if auto_pad.startswith("SAME"):
+        for k in range(axes):
+            steps, wide = x.shape[2 + k], (kernel[k] - 1) * dilations[k] + 1
+            total = max((-(-steps // strides[k]) - 1) * strides[k] + wide - steps, 0)
+            small, large = total // 2, total - total // 2
+            sides[k], sides[k + axes] = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
+    flat = [side for k in reversed(range(axes)) for side in (sides[k], sides[k + axes])]
+    return F.pad(x, flat, value=value) if any(flat) else x
+
+
+def conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None, group: int = 1, kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None, strides: Sequence[int] | None = None,
+) -> Tensor:  # fmt: skip
+    kernel = list(weight.shape[2:])
+    if kernel_shape is not None and list(kernel_shape) != kernel:
+        raise ValueError(f"Conv: kernel_shape is {list(kernel_shape)}, and the weights are for {kernel}")
+    steps, wide = list(strides or [1] * len(kernel)), list(dilations or [1] * len(kernel))
+    run = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
+    x = _padded(x, auto_pad, pads, kernel, steps, wide)
+    return run(x, weight, bias, steps, 0, wide, group)
+
+
+def max_pool(
+    x: Tensor, *, kernel_shape: Sequence[int], auto_pad: str = "NOTSET", pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None, dilations: Sequence[int] | None = None, ceil_mode: int = 0,
+    storage_order: int = 0,
+) -> Tensor:  # fmt: skip
+    steps, wide = list(strides or [1] * len(kernel_shape)), list(dilations or [1] * len(kernel_shape))
+    run = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel_shape) - 1]
+    x = _padded(x, auto_pad, pads, kernel_shape, steps, wide, -math.inf)
+    return run(x, list(kernel_shape), steps, 0, wide)
+
+
+def average_pool(
+    x: Tensor, *, kernel_shape: Sequence[int], auto_pad: str = "NOTSET", pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None, ceil_mode: int = 0, count_include_pad: int = 0,
+) -> Tensor:  # fmt: skip
+    ones = [1] * len(kernel_shape)
+    steps, run = list(strides or ones), (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel_shape) - 1]
+    made = run(_padded(x, auto_pad, pads, kernel_shape, steps, ones), list(kernel_shape), steps)
+    if count_include_pad:
+        return made
+    share = run(_padded(torch.ones_like(x), auto_pad, pads, kernel_shape, steps, ones), list(kernel_shape), steps)
+    return made / share
+
+
+def global_average_pool(x: Tensor) -> Tensor:
+    return x.mean(tuple(range(2, x.dim())), keepdim=True)
+
+
+def global_max_pool(x: Tensor) -> Tensor:
+    return x.amax(tuple(range(2, x.dim())), keepdim=True)
+
+
+def dropout(
+    x: Tensor, share: Tensor | None = None, training: bool | None = None, *, ratio: float = 0.5, seed: int = 0,
+    is_test: int = 1,
+) -> Tensor:  # fmt: skip
+    if training is not None and bool(training):
+        raise ValueError("Dropout: training_mode is on, and this is a model in evaluation")
+    return x
+
+
+def einsum(*x: Tensor, equation: str) -> Tensor:
+    return torch.einsum(equation, *x)
+
+
+def identity(x: Tensor) -> Tensor:
+    return x
+
+
+PLAIN: dict[str, Callable[..., Any]] = {
+    "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Neg": torch.neg, "Sqrt": torch.sqrt, "Exp": torch.exp,
+    "Log": torch.log, "Abs": torch.abs, "Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round,
+    "Reciprocal": torch.reciprocal, "Sign": torch.sign, "Sin": torch.sin, "Cos": torch.cos, "Erf": torch.erf,
+    "MatMul": torch.matmul, "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Softsign": F.softsign,
+    "HardSwish": F.hardswish, "Mish": F.mish, "Where": torch.where, "Equal": torch.eq, "Less": torch.lt,
+    "LessOrEqual": torch.le, "Greater": torch.gt, "GreaterOrEqual": torch.ge, "Not": torch.logical_not,
+    "And": torch.logical_and, "Or": torch.logical_or, "Xor": torch.logical_xor,
+}  # fmt: skip
+OPS: dict[str, Callable[..., Any]] = {
+    "Sum": _sum, "Mean": _mean, "Max": _max, "Min": _min, "Div": div, "Mod": mod, "Pow": power, "Gemm": gemm,
+    "LeakyRelu": leaky_relu, "Elu": elu, "Celu": celu, "Selu": selu, "HardSigmoid": hard_sigmoid,
+    "ThresholdedRelu": thresholded_relu, "Softplus": softplus, "Gelu": gelu, "PRelu": prelu, "Softmax": softmax,
+    "LogSoftmax": log_softmax, "Clip": clip, "Reshape": reshape, "Transpose": transpose, "Squeeze": squeeze,
+    "Unsqueeze": unsqueeze, "Flatten": flatten, "Concat": concat, "Split": split, "Slice": slice_, "Gather": gather,
+    "GatherElements": gather_elements, "Shape": shape, "Size": size, "ConstantOfShape": constant_of_shape,
+    "Cast": cast, "Expand": expand, "Tile": tile, "Range": range_, "OneHot": one_hot, "Pad": pad,
+    "ReduceSum": reduce_sum, "ReduceMean": reduce_mean, "ReduceMax": reduce_max, "ReduceMin": reduce_min,
+    "ReduceProd": reduce_prod, "ReduceL2": reduce_l2, "ReduceSumSquare": reduce_sum_square, "ArgMax": arg_max,
+    "ArgMin": arg_min, "CumSum": cum_sum, "BatchNormalization": batch_normalization,
+    "LayerNormalization": layer_normalization, "Conv": conv, "MaxPool": max_pool, "AveragePool": average_pool,
+    "GlobalAveragePool": global_average_pool, "GlobalMaxPool": global_max_pool, "Dropout": dropout,
+    "Einsum": einsum, "Identity": identity,
+}  # fmt: skip
+# Inputs, by place, that are sizes, axes or counts.
+SIZES: dict[str, tuple[int, ...]] = {
+    "Reshape": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Split": (1,), "Slice": (1, 2, 3, 4), "Expand": (1,),
+    "Tile": (1,), "ConstantOfShape": (0,), "Pad": (1, 3), "OneHot": (1,), "CumSum": (1,),
+    **dict.fromkeys((name for name in OPS if name.startswith("Reduce")), (1,)),
+}  # fmt: skip

@@ -1,0 +1,213 @@
+"""An ONNX model as a torch module: its RNN, GRU and LSTM nodes as layers, the rest as functions of `ops.py`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import os
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+from gatewise.convert.network import Network
+from gatewise.convert.onnx import files
+from gatewise.convert.onnx.ops import ONLY, OPS, PLAIN, SIZES, ints
+from gatewise.convert.onnx.recurrent import GATES, RecurrentNode, Weights, recurrent_node
+from gatewise.convert.report import Conversion, Layers, Mapped
+from gatewise.errors import InputError
+
+FOLDED = 2**28  # bytes that are computed while a model is read, at most
+Value = fx.Node | Tensor
+
+
+def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conversion:
+    """An ONNX model as a torch module.
+
+    Args:
+        source: the file; tensors that it keeps in files beside it are read from its folder alone.
+        like: not for ONNX, whose files tell the architecture.
+
+    Returns:
+        A `torch.fx.GraphModule` with the model's inputs and outputs, a `RecurrentNode` for each RNN, GRU and LSTM. If
+        the graph has anything that is not known here: these nodes by name, as `Layers`, and the rest in `left`.
+
+    Raises:
+        InputError: the file is damaged or hostile, sizes contradict each other, an activation is unknown.
+    """
+    if like is not None:
+        raise InputError("an ONNX file tells its architecture; leave like= out and copy the parameters that you need")
+    path = Path(source)
+    model = files.load(path)
+    found = _Reader(model, path)
+    notes = [f"{path.name} was written by {model.producer_name}"] if model.producer_name else []
+    if found.left:
+        module: nn.Module = layers = Layers(found.layers).eval()
+        layers.left = tuple(found.left)
+    else:
+        outputs = [found.node(given.name) for given in model.graph.output]
+        module = found.network.finish(outputs, model.graph.name or "Model")
+    return Conversion(module, "ONNX", found.mapped(), tuple(found.left), notes)
+
+
+class _Reader:
+    """A graph, read node by node."""
+
+    def __init__(self, model: onnx.ModelProto, path: Path) -> None:
+        self.path, self.network = path, Network()
+        self.values: dict[str, Value | None] = {"": None}  # absent for what a node computes that is left
+        self.constants: dict[str, fx.Node] = {}
+        self.layers: dict[str, nn.Module] = {}
+        self.left: list[str] = []
+        self.recurrent: list[Mapped] = []
+        self.counts: Counter[str] = Counter()
+        self.folded = 0
+        versions = {entry.domain: entry.version for entry in model.opset_import}
+        self.opset = versions.get("", versions.get("ai.onnx", 1))
+        if model.graph.sparse_initializer:
+            self.left.append("weights stored as sparse tensors")
+        for tensor in model.graph.initializer:
+            try:
+                self.values[tensor.name] = files.value(tensor, f"{path}: {tensor.name!r}")
+            except NotImplementedError as error:
+                self.left.append(f"the tensor {tensor.name!r}: {error}")
+        for spec in files.inputs_of(model, path):
+            self.values[spec.name] = self.network.input(spec)
+        for k, node in enumerate(model.graph.node):
+            name = node.name or f"{node.op_type.lower()}_{k}"
+            try:
+                if node.domain not in ("", "ai.onnx"):
+                    raise NotImplementedError(f"an operator of {node.domain}")
+                if node.op_type in GATES:
+                    self.add_layer(node, name)
+                else:
+                    self.add(node, name)
+            except NotImplementedError as error:
+                self.left.append(f"{node.op_type} {name!r}: {error}")
+
+    def mapped(self) -> list[Mapped]:
+        counts = self.counts.items()
+        return [*self.recurrent, *(Mapped(f"{count} {op}", "a function of torch") for op, count in counts)]
+
+    def node(self, name: str) -> fx.Node:
+        """A value as a node of the network; a constant becomes a buffer where it is first read."""
+        value = self.values[name]
+        if isinstance(value, Tensor):
+            if name not in self.constants:
+                self.constants[name] = self.network.constant(name, value)
+            return self.constants[name]
+        assert value is not None
+        return value
+
+    def argument(self, name: str) -> fx.Node | None:
+        return self.node(name) if name else None
+
+    def add_layer(self, node: onnx.NodeProto, name: str) -> None:
+        """An RNN, GRU or LSTM."""
+        inputs = [*node.input, *[""] * (8 - len(node.input))]
+        x, w, r, b, lengths, h, c, p = inputs
+        given = [self.values.get(n) for n in (w, r, b, p)]
+        if any(n and not isinstance(value, Tensor) for n, value in zip((w, r, b, p), given, strict=True)):
+            raise NotImplementedError("its weights are computed while the model runs")
+        made, how = recurrent_node(node.op_type, name, files.attributes_of(node), Weights(*given))  # type: ignore[arg-type]
+        self.layers[_free(name, self.layers)] = made
+        layer = made.layer
+        self.recurrent.append(Mapped(f"{name} ({node.op_type})", f"{type(layer).__name__}({layer.extra_repr()})", how))
+        if self._known(node):
+            args = [self.node(x), *(self.argument(n) for n in (lengths, h, c))]
+            self._give(node, self.network.module(name, made, *args))
+
+    def add(self, node: onnx.NodeProto, name: str) -> None:
+        """Any other operator."""
+        op, attributes = node.op_type, files.attributes_of(node)
+        if op == "Constant":
+            self.values[node.output[0]] = _constant(attributes)
+            return
+        function = OPS.get(op) or PLAIN.get(op)
+        if function is None:
+            raise NotImplementedError("this operator is not known here")
+        taken = _attributes(op)
+        for key, value in attributes.items():
+            if key not in taken:
+                raise NotImplementedError(f"its attribute {key}")
+            allowed = ONLY.get(op, {}).get(key) or ONLY[""].get(key)
+            if allowed is not None and value not in allowed:
+                raise NotImplementedError(f"its attribute {key} = {value!r}")
+        if sum(map(bool, node.output)) > 1 and op != "Split":
+            raise NotImplementedError(f"its output {node.output[1]!r}")
+        attributes |= {"opset": self.opset} if "opset" in taken else {}
+        attributes |= {"outputs": len(node.output)} if "outputs" in taken else {}
+        if not self._known(node):
+            return  # of something that is left itself
+        self.counts[op] += 1
+        sizes = SIZES.get(op, ())
+        values = [self.values[n] for n in node.input]
+        lists = [ints(v.reshape(-1)) if k in sizes and isinstance(v, Tensor) else None for k, v in enumerate(values)]
+        if all(v is None or isinstance(v, Tensor) for v in values):
+            constants = [v if made is None else made for v, made in zip(values, lists, strict=True)]
+            if (result := self._fold(function, constants, attributes)) is not None:
+                self.values |= dict(zip(node.output, result, strict=True))
+                return
+        args = [self.argument(n) if made is None else made for n, made in zip(node.input, lists, strict=True)]
+        self._give(node, self.network.call(function, *args, **attributes))
+
+    def _known(self, node: onnx.NodeProto) -> bool:
+        return all(n in self.values for n in node.input)
+
+    def _give(self, node: onnx.NodeProto, made: fx.Node) -> None:
+        several = node.op_type in GATES or node.op_type == "Split"
+        for k, name in enumerate(node.output):
+            if name:
+                self.values[name] = self.network.call(operator.getitem, made, k) if several else made
+
+    def _fold(
+        self, function: Callable[..., Any], values: list[Any], attributes: dict[str, Any]
+    ) -> tuple[Tensor, ...] | None:
+        """What a function makes of constants; None where it cannot be told beforehand how large that is."""
+        meta = [v.to("meta") if isinstance(v, Tensor) else v for v in values]
+        attributes_meta = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in attributes.items()}
+        try:
+            shapes = function(*meta, **attributes_meta)
+        except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError):
+            return None  # it looks at values, or is at fault, which it tells where it runs
+        shapes = shapes if isinstance(shapes, tuple) else (shapes,)
+        self.folded += sum(math.prod(s.shape) * s.element_size() for s in shapes)
+        if self.folded > FOLDED or any(s.device.type != "meta" for s in shapes):
+            return None
+        made = function(*values, **attributes)
+        return made if isinstance(made, tuple) else (made,)
+
+
+@lru_cache(maxsize=256)
+def _attributes(op: str) -> frozenset[str]:
+    """The attributes that an operator's function takes."""
+    if op in PLAIN:
+        return frozenset()
+    parameters = inspect.signature(OPS[op]).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
+
+
+def _constant(attributes: dict[str, Any]) -> Tensor:
+    """What a node Constant holds."""
+    (key, value), *others = attributes.items()
+    if others or key not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
+        raise NotImplementedError(f"its attribute {key}")
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.float32 if "float" in key else torch.int64)
+
+
+def _free(name: str, taken: Any) -> str:
+    """A name that nn.ModuleDict takes."""
+    plain = name.replace(".", "_") or "layer"
+    while plain in taken or hasattr(nn.ModuleDict, plain):
+        plain += "_"
+    return plain
+
+

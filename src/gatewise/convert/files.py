@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import tempfile
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from gatewise.convert.report import Conversion, Layers
-from gatewise.errors import InputError
+from gatewise.convert.report import Conversion, Layers, NoRuntime
+from gatewise.errors import InputError, MissingPackageError
 from gatewise.layer import Layer
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def file(
         InputError, MissingPackageError: as `load` and `save`; or the source tells several layers and not the whole,
             and `layer` does not say which.
     """
-    from gatewise.convert.proof import prove  # which imports this module
+    from gatewise.convert.proof import prove, runtime_of  # which imports this module
     from gatewise.tasks.run import write
 
     path = None if target is None else Path(target)
@@ -148,6 +149,8 @@ def file(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         written = save(found.module, made, **options)
+        with contextlib.suppress(NoRuntime, MissingPackageError):  # which the proof tells
+            runtime_of(made)  # what its own library refuses is no file to write
         proof = prove(found, *runs, made, seed=seed)
         if proof.ok:
             write(path, made.read_bytes())

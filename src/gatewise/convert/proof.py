@@ -159,13 +159,14 @@ def _dtype(module: nn.Module) -> torch.dtype:
 
 def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Difference | str]:
     """One library, on the first two draws that it takes."""
-    done = 0
+    done, dtype = 0, _dtype(module)
+    turned = _batch_axis(module, runtime.inputs) is not None
     for number, (sizes, other) in enumerate(zip(DRAWS, OTHERS, strict=True)):
         if done == 2:
             return
         inputs, shown = _draw(runtime.inputs, sizes, other, torch.Generator().manual_seed(seed + number))
         try:
-            theirs = list(runtime.run([x.numpy() for x in inputs]))
+            theirs = [torch.from_numpy(a.copy()) for a in runtime.run([x.numpy() for x in inputs])]
         except Exception as error:  # whatever another library raises: it is told
             refusal = f"{runtime.name} does not run {shown}: {one_line(error)[:200]}"
             if done == 0 and number == len(DRAWS) - 1:
@@ -174,14 +175,12 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
                 yield f"not proved: {refusal}"
             continue
         done += 1
-        dtype = _dtype(module)
         try:
             ours = _run(module, runtime.inputs, inputs, dtype)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             yield _failed(runtime, shown, f"gatewise does not run it: {one_line(error)[:200]}")
             continue
-        if len(theirs) > len(ours):
-            ours = _states_apart(ours, len(theirs))
+        ours = _as_there(ours, theirs, turned)
         if len(theirs) != len(ours):
             most = max(len(theirs), len(ours))
             yield (f"not proved: {_count(most - min(len(theirs), len(ours)), 'output')} of {most}: {runtime.name} gives"
@@ -189,11 +188,11 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
         exact: list[Tensor] | None = None
         for k, (their, our) in enumerate(zip(theirs, ours, strict=False)):
             output = f"output {k + 1}"
-            absolute, relative, wrong = _difference(torch.from_numpy(their.copy()), our)
+            absolute, relative, wrong = _difference(their, our)
             if not wrong and relative > ALLOWED[dtype]:
                 if exact is None and dtype != torch.float64:
                     exact = _run(copy.deepcopy(module).double(), runtime.inputs, inputs, torch.float64)
-                    exact = _states_apart(exact, len(ours))
+                    exact = _as_there(exact, theirs, turned)
                 own = _difference(exact[k], our)[1] if exact else 0.0
                 if relative > TIMES_OWN_ROUNDING * own:
                     wrong = f"differs by {absolute:.1e}, {relative:.1e} of the largest number"
@@ -206,36 +205,48 @@ def _failed(runtime: Runtime, shown: str, wrong: str) -> Difference:
 
 def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
-    turned = _time_major(module) and any(s.shape[:2] == ("B", "T") for s in specs)
-    if turned:
-        given = [x.transpose(0, 1) if s.shape[:2] == ("B", "T") else x for s, x in zip(specs, given, strict=True)]
+    if (axis := _batch_axis(module, specs)) is not None:
+        given = [x.movedim(0, axis) if "B" in s.shape[:1] else x for s, x in zip(specs, given, strict=True)]
     with torch.no_grad(), evaluating(module):
-        made = call(module, specs, given)
-    if turned:
-        steps, batch = next(x.shape[:2] for s, x in zip(specs, given, strict=True) if s.shape[:2] == ("B", "T"))
-        made = [t.transpose(0, 1) if t.shape[:2] == (steps, batch) else t for t in made]
-    return made
+        return call(module, specs, given)
 
 
-def _time_major(module: nn.Module) -> bool:
-    """Whether a module of torch reads (T, B, …), which Keras has as (B, T, …): as its recurrent layers say."""
+def _batch_axis(module: nn.Module, specs: Sequence[Spec]) -> int | None:
+    """Where the module has the batch, if the other library has it first and the module has not.
+
+    Models of Keras are batch first, whatever the module was that they were made of: that is told by its inputs, or by
+    its recurrent layers.
+    """
+    own: Sequence[Spec] = getattr(module, "specs", ())
+    if own:
+        moved = [m.shape.index("B") for m, s in zip(own, specs, strict=False) if "B" in m.shape and "B" in s.shape[:1]]
+        return next((axis for axis in moved if axis), None)
     layers = [m for m in module.modules() if isinstance(m, (Layer, nn.RNNBase))]
-    return not hasattr(module, "specs") and bool(layers) and not any(layer.batch_first for layer in layers)
+    time_major = bool(layers) and not any(layer.batch_first for layer in layers)
+    return 1 if time_major and any(s.shape[:2] == ("B", "T") for s in specs) else None
 
 
-def _states_apart(ours: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Outputs with the states of each layer and direction on their own, (B, H), where the other library has them so."""
-    for k in range(1, len(ours)):
-        apart = [*ours[:k], *(s for t in ours[k:] for s in (t.unbind(0) if t.dim() == 3 else [t]))]
-        if len(apart) == count:
-            return apart
-    return list(ours)
+def _as_there(ours: Sequence[Tensor], theirs: Sequence[Tensor], turned: bool) -> list[Tensor]:
+    """Outputs in the other library's shapes: the batch first, the states of each layer and direction on their own."""
+    if len(theirs) > len(ours):
+        for k in range(1, len(ours)):
+            apart = [*ours[:k], *(s for t in ours[k:] for s in (t.unbind(0) if t.dim() == 3 else [t]))]
+            if len(apart) == len(theirs):
+                ours = apart
+                break
+    made = []
+    for k, our in enumerate(ours):
+        shape = theirs[k].shape if k < len(theirs) else our.shape
+        if turned and our.shape != shape and our.dim() > 1 and our.transpose(0, 1).shape == shape:
+            our = our.transpose(0, 1)
+        elif our.shape == (1, *shape):  # the state of one layer
+            our = our[0]
+        made.append(our)
+    return made
 
 
 def _difference(their: Tensor, our: Tensor) -> tuple[float, float, str]:
     """The largest difference, its share of the largest number or of 1, and what is wrong."""
-    if our.dim() == their.dim() + 1 and our.shape == (1, *their.shape):  # one layer's state, alone
-        our = our[0]
     if their.shape != our.shape:
         return float("nan"), float("nan"), f"its shape is {tuple(their.shape)} there and {tuple(our.shape)} here"
     one, other = their.double(), our.double()

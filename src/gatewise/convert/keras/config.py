@@ -1,0 +1,121 @@
+"""A layer's configuration in a file of Keras's, read with care: a stranger wrote it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gatewise.errors import InputError
+
+
+class Unknown(Exception):
+    """A layer, or a setting of one, for which there is nothing here; the text says what and why."""
+
+
+class Config:
+    """One layer's name, class and settings.
+
+    Args:
+        data: {"class_name", "config"} as Keras writes it. where: the file, for errors.
+
+    Raises: InputError: it is something else.
+    """
+
+    def __init__(self, data: Any, where: str) -> None:
+        self.where = where
+        if not isinstance(data, dict) or not isinstance(data.get("class_name"), str):
+            raise InputError(f"{where}: its configuration has {_short(data)} in place of a layer")
+        self.data = data
+        self.kind: str = data["class_name"]
+        settings = data.get("config", {})
+        if isinstance(settings, list) and self.kind == "Sequential":  # before Keras 2.2.3
+            settings = {"layers": settings}
+        if not isinstance(settings, dict):
+            raise InputError(f"{where}: the settings of a {self.kind} are {_short(settings)}, expected an object")
+        self.settings = settings
+        registered = data.get("registered_name")
+        module = str(data.get("module") or "keras.layers")
+        # A class that its author registered carries a package in its name: it is not Keras's, whatever it is called.
+        self.foreign = (isinstance(registered, str) and ">" in registered) or not module.startswith(
+            ("keras.", "tf_keras.", "tensorflow.", "builtins")
+        )
+        name = settings.get("name", data.get("name", self.kind.lower()))
+        if not isinstance(name, str):
+            raise InputError(f"{where}: a {self.kind} is called {_short(name)}, expected a string")
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind})"
+
+    def bad(self, what: str) -> InputError:
+        return InputError(f"{self.where}: {self}: {what}")
+
+    def _get(self, key: str, default: Any, kinds: tuple[type, ...], expected: str) -> Any:
+        if key not in self.settings:
+            if default is ...:
+                raise self.bad(f"its configuration has no {key}")
+            return default
+        value = self.settings[key]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise self.bad(f"{key} is {_short(value)}, expected {expected}")
+        return value
+
+    def number(self, key: str, default: Any = ..., least: int = 1) -> int:
+        value = self._get(key, default, (int, float), "a whole number")
+        if value != int(value) or value < least:
+            raise self.bad(f"{key} is {value}, expected a whole number from {least}")
+        return int(value)
+
+    def real(self, key: str, default: Any = ...) -> float:
+        value = self._get(key, default, (int, float, dict), "a number")
+        if isinstance(value, dict):  # Keras 2 writes numpy's numbers so
+            value = value.get("value")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise self.bad(f"{key} is {_short(value)}, expected a number")
+        return float(value)
+
+    def flag(self, key: str, default: Any = ...) -> bool:
+        return bool(self._get(key, default, (bool, type(None)), "true or false"))
+
+    def word(self, key: str, default: Any = ...) -> str:
+        value = self._get(key, default, (str,), "a word")
+        assert isinstance(value, str)
+        return value
+
+    def numbers(self, key: str, default: Any = ..., count: int | None = None) -> list[int]:
+        """Whole numbers; one number stands for `count` of them."""
+        value = self._get(key, default, (int, list), "whole numbers")
+        value = [value] * (count or 1) if isinstance(value, int) else value
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in value) or len(value) != (count or len(value)):
+            raise self.bad(f"{key} is {_short(value)}, expected {count or ''} whole numbers")
+        return list(value)
+
+    def activation(self, key: str, default: Any = ...) -> str:
+        """The name of an activation; None means linear.
+
+        Raises: InputError: it is none of Keras's functions.
+        """
+        value = self._get(key, default, (str, dict, type(None)), "the name of an activation")
+        if isinstance(value, dict):
+            named = value.get("config") if value.get("class_name") == "function" else None
+            if not isinstance(named, str) or ">" in str(value.get("registered_name")):
+                raise self.bad(f"{key} is {_short(value)}, expected the name of one of Keras's functions")
+            value = named
+        return "linear" if value is None else str(value)
+
+    def inner(self, key: str) -> Config:
+        """A layer inside of this one."""
+        return Config(self.settings.get(key), self.where)
+
+    def several(self, key: str) -> list[Config]:
+        """Layers inside of this one."""
+        value = self._get(key, ..., (list,), "a list of layers")
+        return [Config(v, self.where) for v in value]
+
+    def copy(self, **changes: Any) -> Config:
+        """The same, with other settings."""
+        return Config({**self.data, "config": {**self.settings, **changes}}, self.where)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

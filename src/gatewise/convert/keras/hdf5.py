@@ -1,0 +1,161 @@
+"""HDF5 files of strangers: what is in them is read, and nothing that they point at, and no more than they hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatewise.convert.arrays import tensor
+from gatewise.errors import InputError
+
+# HDF5's own filters: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, and lzf, which h5py has. Any other is a
+# plugin, that is, a library which HDF5 would load.
+FILTERS = (1, 2, 3, 4, 5, 6, 32000)
+DEPTH, OBJECTS, NAMES = 32, 100_000, 50_000
+# What compressed arrays may grow to: 64 MiB at least, since few bytes may be many zeros; else 100 times their size.
+FLOOR, GROWTH = 1 << 26, 100
+
+
+class Reader:
+    """An HDF5 file's groups, attributes and arrays.
+
+    Args:
+        file: an open h5py.File. name: of the file, for errors. size: its bytes.
+
+    Every method raises InputError for what is not plainly in the file.
+    """
+
+    def __init__(self, file: Any, name: str, size: int) -> None:
+        self.root, self.name, self.size = file, name, size
+        self.budget = FLOOR + GROWTH * size
+
+    def bad(self, what: str) -> InputError:
+        return InputError(f"{self.name}: {what}")
+
+    def child(self, group: Any, path: str) -> Any:
+        """What lies at a path below a group, by hard links only; None if there is nothing."""
+        import h5py
+
+        found = group
+        for part in path.split("/"):
+            if part in ("", ".", ".."):
+                raise self.bad(f"the path {path!r} in it is no path of names")
+            link = found.get(part, getlink=True) if isinstance(found, h5py.Group) and part in self.keys(found) else None
+            if link is None:
+                return None
+            if not isinstance(link, h5py.HardLink):
+                kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
+                raise self.bad(f"{part} in it is {kind}, expected the thing itself; links are not followed")
+            found = found[part]
+        return found
+
+    def group(self, parent: Any, path: str) -> Any:
+        """The group at a path, which must be there."""
+        import h5py
+
+        found = self.child(parent, path)
+        if not isinstance(found, h5py.Group):
+            raise self.bad(f"there is no group {path} in it, of which its own table of contents speaks")
+        return found
+
+    def keys(self, group: Any) -> list[str]:
+        """The names in a group."""
+        if len(group) > OBJECTS:
+            raise self.bad(f"a group in it has {len(group)} members, expected at most {OBJECTS}")
+        return list(group.keys())
+
+    def groups(self, group: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+        """All groups below one, each with its path, that one first."""
+        import h5py
+
+        if depth > DEPTH:
+            raise self.bad(f"its groups lie more than {DEPTH} deep, or in a circle")
+        self.budget -= 1024
+        if self.budget < 0:
+            raise self.bad("it has more groups than fit into its size, or they lie in a circle")
+        yield path, group
+        for name in self.keys(group):
+            found = self.child(group, name)
+            if isinstance(found, h5py.Group):
+                yield from self.groups(found, f"{path}/{name}" if path else name, depth + 1)
+
+    def array(self, data: Any, path: str) -> Tensor:
+        """An array of numbers."""
+        import h5py
+        import numpy as np
+
+        if not isinstance(data, h5py.Dataset):
+            raise self.bad(f"{path} is no array, of which its own table of contents speaks")
+        if data.is_virtual or data.external:
+            raise self.bad(f"the array {path} lies in another file, which is not opened")
+        half = _text(data.attrs, "dtype") == "bfloat16" and data.dtype.itemsize == 2
+        if data.dtype.kind not in "fiu" and not half:
+            raise self.bad(f"the array {path} is of {data.dtype}, expected numbers")
+        if data.shape is None:
+            raise self.bad(f"the array {path} is empty, without a shape")
+        plist = data.id.get_create_plist()
+        filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
+        if unknown := [f for f in filters if f not in FILTERS]:
+            raise self.bad(f"the array {path} is stored with filter {unknown[0]}, which HDF5 itself does not have")
+        declared, stored = math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size()
+        if (declared and not stored) or (declared > stored and not filters):
+            raise self.bad(f"the array {path} of shape {data.shape} needs {declared} bytes, and {stored} are stored")
+        self.budget -= declared
+        if self.budget < 0:
+            raise self.bad(f"the arrays up to {path} are larger than {GROWTH} times the file: refused as a bomb")
+        try:
+            numbers = np.asarray(data[()])
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            raise self.bad(f"the array {path} cannot be read: {' '.join(str(error).split())}") from None
+        if half:
+            return torch.from_numpy(numbers.view(np.int16).reshape(numbers.shape).copy()).view(torch.bfloat16)
+        return tensor(numbers, path)
+
+    def text(self, group: Any, name: str) -> str | None:
+        """A string attribute, or None."""
+        try:
+            return _text(group.attrs, name)
+        except (OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+            raise self.bad(f"the attribute {name} cannot be read: {' '.join(str(error).split())}") from None
+
+    def names(self, group: Any, name: str) -> list[str] | None:
+        """A list of strings, which Keras splits into {name}0, {name}1 … where it is long; None if there is none."""
+        if name in group.attrs:
+            return self._strings(group, name)
+        found: list[str] = []
+        k = 0
+        while f"{name}{k}" in group.attrs:
+            found += self._strings(group, f"{name}{k}")
+            k += 1
+        return found if k else None
+
+    def _strings(self, group: Any, name: str) -> list[str]:
+        import h5py
+
+        kind, shape = group.attrs.get_id(name).dtype, group.attrs.get_id(name).shape
+        count = math.prod(shape or (0,))
+        if count == 0:
+            return []
+        if (h5py.check_string_dtype(kind) is None and kind.kind != "S") or len(shape) != 1 or count > NAMES:
+            raise self.bad(f"the attribute {name} is {kind} of shape {shape}, expected a list of names")
+        try:
+            return [v.decode() if isinstance(v, bytes) else str(v) for v in group.attrs[name]]
+        except (OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+            raise self.bad(f"the attribute {name} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _text(attributes: Any, name: str) -> str | None:
+    """A string attribute, if it is there and a string."""
+    import h5py
+
+    if name not in attributes:
+        return None
+    found = attributes.get_id(name)
+    if (h5py.check_string_dtype(found.dtype) is None and found.dtype.kind != "S") or math.prod(found.shape or (1,)) > 1:
+        return None
+    value = attributes[name]
+    return value.decode() if isinstance(value, bytes) else str(value)

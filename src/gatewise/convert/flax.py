@@ -4,7 +4,7 @@ A kernel is (inputs, units). Which of a gate's two sides has a bias differs:
 
     linen.LSTMCell, OptimizedLSTMCell   a layer each: ii if ig io, hi hf hg ho           beside the state
     linen.GRUCell                       ir iz in, hr hz hn                               beside the input; n has both
-    linen.SimpleCell                    i, h                                             beside the state
+    linen.SimpleCell                    i, h                                             beside the input
     nnx.LSTMCell                        ii if_ ig io, hi hf hg ho                        beside the state
     nnx.OptimizedLSTMCell               dense_i, dense_h, of i f g o                     beside the state
     nnx.GRUCell                         dense_i, dense_h, of r z n                       beside the input; n too
@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gatewise import cells
@@ -69,7 +70,7 @@ LSTM, GRU, SIMPLE = (cells.lstm, "i f o", "g h"), (cells.gru, "r z", "n"), (cell
 CELLS = {
     "linen.OptimizedLSTMCell": _split(*LSTM, "ii if ig io", "hi hf hg ho"),  # and of linen.LSTMCell
     "linen.GRUCell": _split(*GRU, "ir iz in", "ir iz in hn"),
-    "linen.SimpleCell": _split(*SIMPLE, "i", "h"),
+    "linen.SimpleCell": _split(*SIMPLE, "i", "i"),
     "nnx.LSTMCell": _split(*LSTM, "ii if_ ig io", "hi hf hg ho"),
     "nnx.OptimizedLSTMCell": _joined(*LSTM, "dense_h"),
     "nnx.GRUCell": _joined(*GRU, "dense_i"),
@@ -190,10 +191,12 @@ def _form_of(tree: Tree) -> Cell:
     for form in CELLS.values():
         names = {name for rows in form.rows for name in rows}
         if set(tree) == names and all(isinstance(part, Mapping) for part in tree.values()):
-            shape = tuple(getattr(tree.get("dense_h", {}).get("kernel"), "shape", ()))
-            if "dense_h" not in names or (len(shape) == 2 and shape[1] == shape[0] * len(form.cell.gates)):
+            if "dense_h" not in names:
                 return form
-    raise InputError(f"a tree of {', '.join(map(str, tree)) or 'nothing'}, expected the parameters of one cell of flax: "
+            shape = tensor(tree["dense_h"].get("kernel", 0.0), "dense_h/kernel").shape
+            if len(shape) == 2 and shape[1] == shape[0] * len(form.cell.gates):
+                return form
+    raise InputError(f"params have {', '.join(map(str, tree)) or 'nothing'}, expected those of one cell of flax: "
                      "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell")  # fmt: skip
 
 
@@ -201,6 +204,7 @@ def _tree(layer: Layer, form: Cell, cell: str, k: int, reverse: bool) -> dict[st
     arrays = to_arrays(layer, gates=" ".join(form.cell.gates), layout="g i h", k=k, reverse=reverse)
     biases = arrays.input.new_zeros(2, len(form.cell.gates), layer.hidden_size) if arrays.bias is None else arrays.bias
     assert isinstance(biases, Tensor)
+    assert arrays.recurrent is not None
     both = [dict(zip(form.cell.gates, side.double(), strict=True)) for side in biases]
     enough = one_bias_is_enough(layer.cell)
     for gate in form.cell.gates:
@@ -224,8 +228,6 @@ def _tree(layer: Layer, form: Cell, cell: str, k: int, reverse: bool) -> dict[st
 
 
 def _numpy(parts: list[Tensor], like: Tensor) -> Any:
-    import torch
-
     joined = torch.cat(parts, -1).to(like.dtype).cpu()
     return (joined.float() if joined.dtype == torch.bfloat16 else joined).numpy()
 
@@ -234,11 +236,9 @@ def _numpy(parts: list[Tensor], like: Tensor) -> Any:
 
 
 def _is_flax(params: Any) -> bool:
-    return any(cls.__module__.partition(".")[0] == "flax" for cls in type(params).__mro__) and not _is_frozen(params)
-
-
-def _is_frozen(params: Any) -> bool:
-    return type(params).__name__ == "FrozenDict"  # linen's mapping
+    """Whether it is one of nnx's; linen's FrozenDict is a mapping like others."""
+    homes = {cls.__module__.partition(".")[0] for cls in type(params).__mro__}
+    return "flax" in homes and type(params).__name__ != "FrozenDict"
 
 
 def _live(module: Any) -> tuple[Any, tuple[Function | None, Function | None]]:
@@ -276,5 +276,5 @@ def _known(function: Any) -> str:
     for name, here in names.items():
         if function in (getattr(jax.nn, name, None), getattr(jax.numpy, name, None)):
             return here
-    raise InputError(f"{function} is no function that is known here; load nnx.to_pure_dict(nnx.state(module, nnx.Param)) "
-                     "with gate_fn= and activation_fn= as a cell's equations have them")  # fmt: skip
+    raise InputError(f"{function} is no function that is known here; load nnx.state(module, nnx.Param) with gate_fn= "
+                     "and activation_fn= as a cell's equations have them")  # fmt: skip

@@ -48,8 +48,9 @@ def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conve
     found = _Reader(model, path)
     notes = [f"{path.name} was written by {model.producer_name}"] if model.producer_name else []
     if found.left:
-        module: nn.Module = layers = Layers(found.layers).eval()
+        layers = Layers(found.layers)
         layers.left = tuple(found.left)
+        module: nn.Module = layers.eval()
     else:
         outputs = [found.node(given.name) for given in model.graph.output]
         module = found.network.finish(outputs, model.graph.name or "Model")

@@ -1,5 +1,6 @@
 """Keras 2 and 3: files and live layers in, files out.
 
+In:
 files.py       a file or live object -> its configuration and arrays; nothing in it is trusted. hdf5.py reads HDF5
 config.py      a layer's configuration, read with care
 slots.py       which arrays belong to which layer
@@ -11,8 +12,16 @@ model.py       a whole model -> a torch.fx.GraphModule
 weights.py     a file of weights alone
 reading.py     which of these a source needs
 oracle.py      the model as Keras itself runs it
-writing.py     files out
-conventions.py gate orders and bias counts
+
+Out:
+writing.py     a module -> a model and a file of Keras
+builder.py     walks the traced module; inputs.py and uses.py tell what has to be known before
+rows.py        torch's modules, a row each; functions.py has functions, back.py what came from Keras
+recognise.py   which of Keras's layers a cell is
+
+Both:
+conventions.py gate orders, bias counts, which values the two activations make
+activations.py Keras's activations by name
 """
 
 from typing import TYPE_CHECKING
@@ -22,7 +31,9 @@ from gatewise.lazy import lazy
 if TYPE_CHECKING:
     from gatewise.convert.keras.oracle import runtime
     from gatewise.convert.keras.reading import read
-    from gatewise.convert.keras.writing import write
+    from gatewise.convert.keras.writing import to_keras, write
 
-__getattr__, __dir__ = lazy(__name__, {"oracle": ("runtime",), "reading": ("read",), "writing": ("write",)})
-__all__ = ["read", "runtime", "write"]
+__getattr__, __dir__ = lazy(
+    __name__, {"oracle": ("runtime",), "reading": ("read",), "writing": ("to_keras", "write")}
+)
+__all__ = ["read", "runtime", "to_keras", "write"]

@@ -83,7 +83,8 @@ class Builder:
                 outputs = self._outputs(self._value(node.args[0]))
         if not outputs:
             raise InputError(f"{type(self.module).__name__} returns no tensor")
-        return self.keras.Model(self.inputs + self.state_inputs, outputs if len(outputs) > 1 else outputs[0])
+        inputs = self.inputs + self.state_inputs
+        return self.keras.Model(*(some if len(some) > 1 else some[0] for some in (inputs, outputs)))
 
     # --- values --------------------------------------------------------------------------------------
 

@@ -91,6 +91,8 @@ def write(module: nn.Module, path: Path) -> Conversion:
     Raises: InputError: the state_dict holds something else than tensors, or numpy lacks their dtype.
     """
     state = module.state_dict()
+    if not state:
+        raise InputError(f"{path}: the {type(module).__name__} has no parameters, so there is nothing to write")
     for name, value in state.items():
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise InputError(f"{path}: {name} of the state_dict is no plain tensor, which is all that such files hold")
@@ -110,7 +112,10 @@ def runtime(source: str | os.PathLike[str]) -> Runtime:
 
     Raises: NoRuntime: the file holds something else.
     """
-    layer = read(source).module
+    try:
+        layer = read(source).module
+    except InputError as error:  # it has no recurrent layer, and so nothing that is known to run
+        raise NoRuntime(str(error)) from error
     if not isinstance(layer, Layer):
         raise NoRuntime("tensors have no runtime of their own")
     # The names are torch.nn's, so that its class on these parameters is what runs such a file.

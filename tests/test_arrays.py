@@ -156,7 +156,7 @@ def test_a_layer_computes_what_the_arrays_say(c: dict[str, Any]) -> None:
         matrices = [stack([part[g] for g in side]) for part, side in zip(stored, sides, strict=True)]
     else:
         stack_bias = np.concatenate
-    halves = [stack_bias([b[g] for g in s]) if b else None for b, s in zip(biases, sides, strict=True)]
+    halves = [stack_bias([b[g] for g in s]) if set(b) == set(s) else None for b, s in zip(biases, sides, strict=True)]
     alike = len(sides[0]) == len(sides[1])
     every = {**biases[1], **biases[0]}
     given = {
@@ -291,6 +291,15 @@ def test_a_layer_with_one_bias_for_each_gate() -> None:
     assert [tuple(half.shape) for half in pair] == [(6,), (6,)] or pair.shape == (2, 6)
 
 
+def test_flat_arrays_of_c() -> None:
+    layer = randomize(gatewise.LSTM(2, 3, proj_size=2))
+    flat = {name: a.reshape(-1).tolist() for name, a in vars(to_arrays(layer, layout="i (h g)")).items() if name in ("input", "recurrent", "bias")}  # noqa: E501  # fmt: skip
+    made = from_arrays(
+        cells.lstm_projected, **flat, layout="i (h g)", output=layer.weight_hr_l0, input_size=2, hidden_size=3
+    )
+    assert all(map(torch.equal, made.parameters(), layer.parameters()))
+
+
 # --- numbers ------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +388,13 @@ def pair(x, h):
         ({"input": object()}, "input is a object, expected an array of real numbers"),
         ({"complement": "c"}, "complement is 'c': pair has no gate c, expected of: a b"),
         ({"complement": "a b"}, "complement is 'a b': b of pair is not just the sigmoid of its two sides' sum"),
+        ({"hidden_size": 2}, r"hidden_size is 2, and input, in layout '\(g h\) i', says 3"),
+        ({"input_size": 3}, "input_size is 3, and input, in layout .*, says 2"),
+        ({"input": W.ravel()}, r"input has shape \(12,\), expected 2 axes"),
+        (
+            {"input": W.ravel(), "input_size": 2, "hidden_size": 4},
+            r"input has 12 numbers, expected \(8, 2\) in \(g h\)",
+        ),
         ({"scale": 0.0}, "scale is 0.0, expected a number that is not zero"),
         ({"scale": float("nan")}, "scale is nan"),
         ({"add": {"f": 1.0}}, "add has f, expected gates of pair: a b"),

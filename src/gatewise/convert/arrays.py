@@ -71,6 +71,8 @@ def from_arrays(
     output: Array | None = None,
     vectors: Mapping[str, Array] | None = None,
     reverse: Mapping[str, Any] | None = None,
+    input_size: int | None = None,
+    hidden_size: int | None = None,
     batch_first: bool = False,
 ) -> Layer:
     """A layer with the weights of another toolkit, for what has no file format of its own.
@@ -100,6 +102,8 @@ def from_arrays(
         vectors: the cell's learned vectors by name, (H,) each.
         reverse: the arrays of a second direction, which reads the sequence from its end: a mapping with `input`,
             `recurrent`, `bias`, `output` and `vectors`, as above.
+        input_size, hidden_size: what a file says they are, apart from its arrays: refused, if the arrays say
+            otherwise. With both, `input` and `recurrent` may be flat, as arrays of C are.
         batch_first: of the layer.
 
     Returns:
@@ -111,7 +115,7 @@ def from_arrays(
         InputError: sizes that contradict each other, gates that are not the cell's, a layout that is none, weights
             that are missing, numbers that are not real; or `complement` of a gate that is no sigmoid of a sum.
     """
-    convention = _Convention(cell, gates, layout, complement, scale, add)
+    convention = _Convention(cell, gates, layout, complement, scale, add, (input_size, hidden_size))
     parts = {"input": input, "recurrent": recurrent, "bias": bias, "output": output, "vectors": vectors}
     forward = filled(cell, [[convention.read(**parts)]], batch_first)
     if reverse is None:
@@ -160,7 +164,8 @@ class _Convention:
     """How another toolkit stacks the weights of a cell.
 
     order: the gates. sides: those beside the input, and those beside the states, in this order. factor: what a gate's
-    stored numbers are multiplied by. added: what is added to its bias then, as the toolkit has it.
+    stored numbers are multiplied by. added: what is added to its bias then, as the toolkit has it. sizes: input_size
+    and hidden_size, as far as they are told.
     """
 
     def __init__(
@@ -171,8 +176,9 @@ class _Convention:
         complement: str,
         scale: float,
         add: Mapping[str, float] | None,
+        sizes: tuple[int | None, int | None] = (None, None),
     ) -> None:
-        self.cell, self.layout = cell, Layout(layout)
+        self.cell, self.layout, self.sizes = cell, Layout(layout), sizes
         self.order = list(cell.gates) if gates is None else gates.split()
         every = " ".join(cell.gates)
         if sorted(self.order) != sorted(cell.gates):
@@ -196,8 +202,12 @@ class _Convention:
     def read(self, *, input: Any, recurrent: Any, bias: Any, output: Any, vectors: Any) -> Parameters:
         """The parameters of one layer and direction. All is computed in float64 and rounded once."""
         cell, numbers = self.cell, Numbers()
-        made = {"ih": self._matrices(input, self.sides[0], "input", numbers)}
-        size = next(iter(made["ih"].values())).shape[0]
+        inputs, units = self.sizes
+        made = {"ih": self._matrices(input, self.sides[0], "input", numbers, inputs)}
+        size, read = next(iter(made["ih"].values())).shape
+        for name, told, found_size in (("hidden_size", units, size), ("input_size", inputs, read)):
+            if told not in (None, found_size):
+                raise InputError(f"{name} is {told}, and input, in layout {self.layout.text!r}, says {found_size}")
         found: Parameters = {}
         if cell.projects_output != (output is not None):
             raise InputError(f"output, torch's weight_hr, is {'missing' if output is None else 'given'}: {cell.name} "
@@ -208,8 +218,8 @@ class _Convention:
             if len(shape) != 2 or shape[1] != size or not 0 < shape[0] < size:
                 raise InputError(f"output has shape {shape}, expected (P, {size}), P less than {size}")
         if self.sides[1]:
-            made["hh"] = self._matrices(recurrent, self.sides[1], "recurrent", numbers)
             reads = found["weight_hr"].shape[0] if found else size
+            made["hh"] = self._matrices(recurrent, self.sides[1], "recurrent", numbers, reads)
             shape = tuple(next(iter(made["hh"].values())).shape)
             if shape != (size, reads):
                 raise InputError(f"recurrent has {shape[0]} units that read {shape[1]} in layout {self.layout.text!r}, "
@@ -264,12 +274,18 @@ class _Convention:
         vectors = {name: own[name].clone() for name in cell.vectors}
         return Arrays(join(blocks("weight", "ih")), recurrent, bias, output, vectors)
 
-    def _matrices(self, value: Any, gates: Sequence[str], what: str, numbers: Numbers) -> Blocks:
-        """The matrix of each gate, (H, I)."""
+    def _matrices(self, value: Any, gates: Sequence[str], what: str, numbers: Numbers, read: int | None) -> Blocks:
+        """The matrix of each gate, (H, I); read is the I that is told."""
         if value is None:
             raise InputError(f"{what} is missing: {self.cell.name} has gates {' '.join(gates)} there")
         if not isinstance(value, Mapping):
-            return dict(zip(gates, self.layout.split(numbers(value, what), len(gates), what), strict=True))
+            array = numbers(value, what)
+            if array.dim() == 1 and None not in self.sizes:
+                shape = self.layout.shape(len(gates), self.sizes[1] or 0, read or 0)
+                if array.numel() != math.prod(shape):
+                    raise InputError(f"{what} has {array.numel()} numbers, expected {shape} in {self.layout.text}")
+                array = array.reshape(shape)
+            return dict(zip(gates, self.layout.split(array, len(gates), what), strict=True))
         if set(value) != set(gates):
             raise InputError(f"{what} has the gates {' '.join(map(str, value))}, expected {' '.join(gates)}")
         alone = self.layout.without_gates()

@@ -55,10 +55,15 @@ class Layout:
         parts = array.reshape(sizes).permute([self.axes.index(axis) for axis in "ghi" if axis in self.axes])
         return [part.contiguous() for part in (parts if "g" in self.axes else parts.unsqueeze(0))]
 
-    def bias_shape(self, gates: int, size: int) -> tuple[int, ...]:
+    def shape(self, gates: int, units: int, read: int) -> tuple[int, ...]:
+        """The shape of a matrix of all gates."""
+        sizes = {"g": gates, "h": units, "i": read}
+        return tuple(math.prod(sizes[axis] for axis in group) for group in self.groups)
+
+    def bias_shape(self, gates: int, units: int) -> tuple[int, ...]:
         """The shape of a bias that lies as the matrix does, without i."""
-        sizes = {"g": gates, "h": size}
-        return tuple(math.prod(sizes[axis] for axis in group) for group in self.groups if group != ["i"])
+        shape = self.shape(gates, units, 1)
+        return tuple(size for group, size in zip(self.groups, shape, strict=True) if group != ["i"])
 
     def split_bias(self, row: Tensor, gates: int) -> list[Tensor]:
         """The bias of each gate, (H,), of one of them all, which lies as the matrix does without i."""

@@ -7,7 +7,7 @@ from typing import Any
 from gatewise.errors import InputError
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """A layer, or a setting of one, for which there is nothing here; the text says what and why."""
 
 
@@ -85,7 +85,9 @@ class Config:
         """Whole numbers; one number stands for `count` of them."""
         value = self._get(key, default, (int, list), "whole numbers")
         value = [value] * (count or 1) if isinstance(value, int) else value
-        if not all(isinstance(v, int) and not isinstance(v, bool) for v in value) or len(value) != (count or len(value)):
+        if not all(isinstance(v, int) and not isinstance(v, bool) for v in value) or len(value) != (
+            count or len(value)
+        ):
             raise self.bad(f"{key} is {_short(value)}, expected {count or ''} whole numbers")
         return list(value)
 

@@ -120,7 +120,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> byte
 
 def _hdf5(file: Any, name: str, size: int, config: dict[str, Any] | None, version: str) -> Contents:
     """The arrays of an HDF5 file, and its configuration, if that is in it."""
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     try:
         with h5py.File(file, "r") as opened:
@@ -188,12 +188,18 @@ def _live(source: Any) -> Contents:
     name = str(getattr(source, "name", type(source).__name__))
     if not hasattr(source, "get_config") or not hasattr(source, "weights"):
         raise InputError(f"a {type(source).__name__} of Keras is no layer and no model")
-    home = next((c.__module__.partition(".")[0] for c in type(source).__mro__ if c.__module__.startswith("tf_keras")), "keras")
+    home = next(
+        (c.__module__.partition(".")[0] for c in type(source).__mro__ if c.__module__.startswith("tf_keras")), "keras"
+    )
     try:
         config = json.loads(json.dumps(source.get_config(), default=_plain))
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: this {type(source).__name__} does not tell its configuration: {one_line(error)}") from None
-    layers = source.layers if hasattr(source, "layers") and isinstance(config, Mapping) and "layers" in config else [source]
+        raise InputError(
+            f"{name}: this {type(source).__name__} does not tell its configuration: {one_line(error)}"
+        ) from None
+    layers = (
+        source.layers if hasattr(source, "layers") and isinstance(config, Mapping) and "layers" in config else [source]
+    )
     if not source.built or (layers == [source] and not source.weights):
         raise InputError(f"{name}: this {type(source).__name__} has no weights yet; call it once on some input")
     flat = {}

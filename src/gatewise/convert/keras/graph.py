@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.operations import is_operation, plain
 from gatewise.convert.keras.recurrent import KINDS, WRAPPERS
 from gatewise.convert.keras.slots import MODELS, layers_of
@@ -54,7 +54,7 @@ def recurrent(config: Config) -> bool:
 class Walk(Generic[V]):
     """A model, walked in the order in which its layers are called.
 
-    Raises: Unknown: a call has something for which there is nothing here. InputError: the configuration is none.
+    Raises: UnknownError: a call has something for which there is nothing here. InputError: the configuration is none.
     """
 
     def __init__(self, builder: Builder[V]) -> None:
@@ -67,7 +67,7 @@ class Walk(Generic[V]):
         if config.kind in MODELS and "layers" in config.settings:
             return self._functional(config, path, name, given, second)
         if config.kind in MODELS:
-            raise Unknown("a model whose calls are code")
+            raise UnknownError("a model whose calls are code")
         raise config.bad("it is no model")
 
     def call(
@@ -98,7 +98,9 @@ class Walk(Generic[V]):
         found = shape_of(inner)
         if found is None:
             built = config.data.get("build_config")
-            found = (built.get("input_shape") if isinstance(built, dict) else None) or config.settings.get("build_input_shape")
+            found = (built.get("input_shape") if isinstance(built, dict) else None) or config.settings.get(
+                "build_input_shape"
+            )
         if found is None:
             found = guessed(inner)
         return self.builder.input(inner, checked(config, found), dtype_of(inner))
@@ -134,7 +136,7 @@ class Walk(Generic[V]):
 
         waiting = calls
         while waiting:
-            later = []
+            later: list[Called] = []
             for call in waiting:
                 every = [*call.inputs, *call.states, *call.masks]
                 if all((n, k - shifts.get((n, False), 0)) in values for n, k, _ in every) and not (
@@ -152,7 +154,6 @@ class Walk(Generic[V]):
             if (ref[0], ref[1] - shifts.get((ref[0], True), 0)) not in values:
                 raise config.bad(f"its output {list(ref)} is nowhere made")
         return [value(ref, shifts.get((ref[0], True), 0)) for ref in outputs]
-
 
     def _made(self, call: Called, name: str, taken: Sequence[V], second: bool) -> list[V]:
         """What a call makes of its tensors."""
@@ -222,11 +223,11 @@ def calls_of(config: Config, path: str, second: bool) -> list[Called]:
             raise config.bad(f"a call of it is {node!r:.60}, expected what it is called on")
         for key, value in extra.items():
             if (key == "training" and value) or (key != "training" and value is not None):
-                raise Unknown(f"it is called with {key}={value!r:.40}")
+                raise UnknownError(f"it is called with {key}={value!r:.40}")
         if states and not recurrent(config):
             inputs, states = inputs + states, []
         if masks and len(masks) != len(inputs):
-            raise Unknown(f"it is called with {len(masks)} masks for {len(inputs)} inputs")
+            raise UnknownError(f"it is called with {len(masks)} masks for {len(inputs)} inputs")
         made.append(Called(config, path, inputs, states, masks))
     return made
 
@@ -251,7 +252,7 @@ def _tensors(config: Config, value: Any, mixed: bool = False) -> list[Ref]:
         return [ref for key in sorted(value) for ref in _tensors(config, value[key])]
     if value is None or mixed:
         return []
-    raise Unknown(f"it is called on {value!r:.40}")
+    raise UnknownError(f"it is called on {value!r:.40}")
 
 
 def _entry(config: Config, entry: Any) -> tuple[Ref, dict[str, Any]]:
@@ -287,13 +288,13 @@ def guessed(config: Config) -> list[int | None]:
     """The shape of what a layer without a shape is given, where its kind tells it."""
     built = config.data.get("build_config")
     if isinstance(built, dict) and isinstance(built.get("input_shape"), list):
-        return built["input_shape"]
+        return list(built["input_shape"])
     if config.kind == "Embedding":
         length = config.settings.get("input_length")
         return [None, length if isinstance(length, int) else None]
     if isinstance(config.settings.get("input_dim"), int):
         return [None, None, config.number("input_dim")] if recurrent(config) else [None, config.number("input_dim")]
-    raise Unknown("the model's configuration does not tell the shape of its input")
+    raise UnknownError("the model's configuration does not tell the shape of its input")
 
 
 def checked(config: Config, shape: Any) -> list[int | None]:

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from gatewise.convert.arrays import both_directions
 from gatewise.convert.keras import modules as m
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import Contents
 from gatewise.convert.keras.graph import Walk, recurrent
 from gatewise.convert.keras.operations import OPERATIONS, is_operation, settings
@@ -24,7 +24,9 @@ from gatewise.convert.network import Network, Spec
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.layer import Layer
 
-DTYPES = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", "int32", "int64", "bool")}
+DTYPES = {
+    name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64", "int32", "int64", "bool")
+}
 NO_MASK_INSIDE = ("GlobalAveragePooling1D", "Softmax")  # what reads a mask, and so differs inside of TimeDistributed
 
 
@@ -71,7 +73,10 @@ class Source:
         options = self._options(one)
         if options != self._options(two):
             raise config.bad("its two directions return different things")
-        options |= {"merge": merge, "zero_output_for_mask": options["return_sequences"] and not self.contents.multi_backend}
+        options |= {
+            "merge": merge,
+            "zero_output_for_mask": options["return_sequences"] and not self.contents.multi_backend,
+        }
         first, last = next(iter(layers.values())), next(iter(others.values()))
         alike = ("cell", "input_size", "hidden_size")
         if len(layers) == len(others) == 1 and all(getattr(first, a) == getattr(last, a) for a in alike):
@@ -90,39 +95,50 @@ class Source:
         """The layers that run on top of each other, by name."""
         if config.kind != "RNN":
             if config.kind not in KINDS or "Cell" in config.kind:
-                raise Unknown(f"a {config.kind} is no recurrent layer that is known here")
+                raise UnknownError(f"a {config.kind} is no recurrent layer that is known here")
             return {"layer": self.layer(config, path, f"{name}layer")}
         cells = cells_of(config, path)
-        if config.settings.get("return_state") and len(cells) > 1 and cell_config(config).settings.get("reverse_state_order"):
-            raise Unknown("states in reversed order")
+        if (
+            config.settings.get("return_state")
+            and len(cells) > 1
+            and cell_config(config).settings.get("reverse_state_order")
+        ):
+            raise UnknownError("states in reversed order")
         return {f"layer_{k}": self.layer(c, p, f"{name}layer_{k}") for k, (p, c) in enumerate(cells)}
 
-    def _options(self, config: Config) -> dict[str, bool]:
+    def _options(self, config: Config) -> dict[str, Any]:
         if config.settings.get("num_constants"):
-            raise Unknown("constants beside the input")
+            raise UnknownError("constants beside the input")
         flags = ("return_sequences", "return_state", "stateful", "time_major")
         return {flag: config.flag(flag, False) for flag in flags}
 
     def module(self, config: Config, path: str, name: str) -> nn.Module:
         """Any layer's module."""
         if config.foreign:
-            raise Unknown("a class of its author's own, whose code is not run")
+            raise UnknownError("a class of its author's own, whose code is not run")
         if recurrent(config):
             return self.rnn(config, path, name)
         if config.kind == "TimeDistributed":
             inner = config.inner("layer")
             if inner.kind in MODELS or inner.settings.get("mask_zero") or inner.settings.get("return_state"):
-                raise Unknown(f"a {inner.kind} inside of TimeDistributed")
+                raise UnknownError(f"a {inner.kind} inside of TimeDistributed")
             return m.TimeDistributed(self.module(inner, f"{path}/layer", f"{name}.inner"))
         if config.kind not in ROWS:
-            raise Unknown("a layer that is not in the table")
+            raise UnknownError("a layer that is not in the table")
         row = ROWS[config.kind]
         names = row.arrays(config)
-        made = row.make(config, self.arrays.of(config, path, [n.strip("~") for n in names]) if names else [], self.second)
+        made = row.make(
+            config, self.arrays.of(config, path, [n.strip("~") for n in names]) if names else [], self.second
+        )
+        if config.kind.startswith("AveragePooling") and config.settings.get("padding") == "same":
+            self._note(f"{config}: what is padded does not count, as with TensorFlow and JAX; Keras on torch counts "
+                       "the edge again where the padding is uneven")  # fmt: skip
         if row.trains:
             self._note(f"{config}: it acts in training only and does not come along")
         if names:
-            self.mapped[path] = Mapped(str(config), f"{name} ({type(made).__name__})", ", ".join(n.strip("~") for n in names))
+            self.mapped[path] = Mapped(
+                str(config), f"{name} ({type(made).__name__})", ", ".join(n.strip("~") for n in names)
+            )
         return made
 
     def _note(self, text: str) -> None:
@@ -131,11 +147,9 @@ class Source:
 
     def unused(self) -> list[str]:
         """What is in the file beside the layers that were read."""
+        read = {place for path in self.mapped for place in (path, f"{path}/cell")}
         return [f"the arrays at {path}: no layer of the model is there" for path, found in self.contents.tree.items()
-                if found and not path.endswith("seed_generator") and not any(path == p for p in self._read())]  # fmt: skip
-
-    def _read(self) -> set[str]:
-        return {place for path in self.mapped for place in (path, f"{path}/cell")}
+                if found and path not in read and not path.endswith("seed_generator")]  # fmt: skip
 
 
 def directions(config: Config) -> tuple[Config, Config, str]:
@@ -143,7 +157,7 @@ def directions(config: Config) -> tuple[Config, Config, str]:
     one = config.inner("layer")
     two = config.inner("backward_layer") if config.settings.get("backward_layer") else one.copy(go_backwards=True)
     if one.flag("go_backwards", False) or not two.flag("go_backwards", False):
-        raise Unknown("a forward layer that runs backwards")
+        raise UnknownError("a forward layer that runs backwards")
     merge = config.settings.get("merge_mode", "concat") or "none"
     if merge not in MERGES:
         raise config.bad(f"merge_mode is {merge!r}, expected one of {', '.join(MERGES)}")
@@ -153,10 +167,14 @@ def directions(config: Config) -> tuple[Config, Config, str]:
 def cells_of(config: Config, path: str) -> list[tuple[str, Config]]:
     """The cells of an RNN, each with its path."""
     cell = cell_config(config)
-    found = members(cell.several("cells"), f"{path}/cell/cells") if cell.kind == "StackedRNNCells" else [(f"{path}/cell", cell)]
+    found = (
+        members(cell.several("cells"), f"{path}/cell/cells")
+        if cell.kind == "StackedRNNCells"
+        else [(f"{path}/cell", cell)]
+    )
     for _, inner in found:
         if inner.foreign or inner.kind not in KINDS:
-            raise Unknown(f"the cell {inner.kind}, which is not Keras's own")
+            raise UnknownError(f"the cell {inner.kind}, which is not Keras's own")
     return found
 
 
@@ -171,30 +189,34 @@ class Torch:
 
     def input(self, config: Config, shape: Sequence[int | None], dtype: str) -> Value:
         if dtype not in DTYPES:
-            raise Unknown(f"an input of dtype {dtype}")
+            raise UnknownError(f"an input of dtype {dtype}")
         names = {0: "B", 1: "T"}
         told = tuple(names.get(k, f"N{k}") if s is None else s for k, s in enumerate(shape))
         kind = DTYPES[dtype] if not dtype.startswith("int") else torch.int64
         return Value(self.network.input(Spec(config.name, told, kind)))
 
-    def layer(self, config: Config, path: str, name: str, values: Sequence[Value], states: Sequence[Value]) -> list[Value]:
+    def layer(
+        self, config: Config, path: str, name: str, values: Sequence[Value], states: Sequence[Value]
+    ) -> list[Value]:
         if config.kind == "Masking" and not config.foreign:
             (x,) = self._expect(config, values, 1)
-            mask = self.network.call(m.masking, x.node, config.real("mask_value", 0.0))
-            return [Value(self.network.call(m.masked, x.node, mask), mask)]
+            counts = self.network.call(m.masking, x.node, config.real("mask_value", 0.0))
+            return [Value(self.network.call(m.masked, x.node, counts), counts)]
         first = path not in self.made
         module = self.source.module(config, path, name) if first else self.network.root.get_submodule(self.made[path])
         nodes = [v.node for v in (*values, *states)]
         kwargs: dict[str, fx.Node] = {}
         if recurrent(config):
             self._expect(config, values, 1)
-            mask = values[0].mask
+            mask: fx.Node | None = values[0].mask
             if mask is not None and states and not self.second:
                 mask = None  # Keras 3 hands a mask to a layer only if it is given one tensor
-                self.source._note(f"{config}: given initial states, Keras 3 does not regard the mask, nor is it regarded here")
+                self.source._note(
+                    f"{config}: given initial states, Keras 3 does not regard the mask, nor is it regarded here"
+                )
             if mask is not None:
                 if module.time_major:
-                    raise Unknown("a mask in time_major")
+                    raise UnknownError("a mask in time_major")
                 kwargs["mask"] = mask
         elif config.kind == "GlobalAveragePooling1D" and values[0].mask is not None:
             (x,) = self._expect(config, values, 1)
@@ -209,7 +231,7 @@ class Torch:
             (x,) = self._expect(config, values, 1)
             inner = config.inner("layer")
             if x.mask is not None and (recurrent(inner) or inner.kind in NO_MASK_INSIDE):
-                raise Unknown(f"a mask for a {inner.kind} inside of TimeDistributed")
+                raise UnknownError(f"a mask for a {inner.kind} inside of TimeDistributed")
         else:
             self._expect(config, values, ROWS[config.kind].inputs)
         if first:
@@ -257,7 +279,7 @@ class Torch:
         if not row.passes or not given:
             return None
         if config.kind == "Softmax":
-            raise Unknown("a mask for Softmax, which takes it for one of its own input's shape")
+            raise UnknownError("a mask for Softmax, which takes it for one of its own input's shape")
         if row.inputs == 1:
             return masks[0]
         if config.kind == "Concatenate":
@@ -266,7 +288,7 @@ class Torch:
                 parts = [v.mask if v.mask is not None else self.network.call(m.ones, v.node) for v in values]
                 return self.network.call(torch.cat, parts, 1)
             if axis not in (-1, 2):
-                raise Unknown(f"masks that are concatenated at axis {axis}")
+                raise UnknownError(f"masks that are concatenated at axis {axis}")
             if len(given) < len(masks) and not self.second:
                 return self.network.call(m.ones, values[0].node)
         elif len(given) < len(masks) and not self.second:
@@ -306,7 +328,7 @@ def read_model(contents: Contents) -> Conversion:
         torch_model = Torch(source)
         outputs = Walk(torch_model).model(config, "", "", None, source.second)
         made = torch_model.finish(outputs, config.name or "model")
-    except Unknown as reason:
+    except UnknownError as reason:
         return layers_alone(contents, config, str(reason))
     return Conversion(made, "Keras", list(source.mapped.values()), source.unused(), source.notes)
 
@@ -344,7 +366,7 @@ def layers_alone(contents: Contents, config: Config, reason: str) -> Conversion:
     for path, layer, name in every_layer(config, ""):
         try:
             made = source.module(layer, path, name)
-        except Unknown as why:
+        except UnknownError as why:
             left.append(f"{layer}: {why}")
             continue
         if isinstance(made, KerasRNN):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
 
 
 def any_of(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -77,10 +77,10 @@ def is_operation(config: Config) -> bool:
 def settings(config: Config) -> dict[str, Any]:
     """An operation's settings.
 
-    Raises: Unknown: the operation is not in the table.
+    Raises: UnknownError: the operation is not in the table.
     """
     if config.kind not in OPERATIONS or config.foreign:
-        raise Unknown("an operation that is not in the table")
+        raise UnknownError("an operation that is not in the table")
     made: dict[str, Any] = {}
     for key in OPERATIONS[config.kind][2]:
         if key in config.settings and config.settings[key] is not None:
@@ -89,7 +89,7 @@ def settings(config: Config) -> dict[str, Any]:
             elif key == "keepdims":
                 made[key] = config.flag(key)
             elif config.word(key) not in ("bool", "float32", "float64", "int32", "int64"):
-                raise Unknown(f"an operation of dtype {config.word(key)}")
+                raise UnknownError(f"an operation of dtype {config.word(key)}")
             else:
                 made[key] = config.word(key)
     return made
@@ -105,4 +105,4 @@ def plain(config: Config, value: Any) -> Any:
             return parts
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    raise Unknown(f"it is called on {value!r:.40}")
+    raise UnknownError(f"it is called on {value!r:.40}")

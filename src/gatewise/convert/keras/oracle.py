@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import contents
 from gatewise.convert.keras.graph import Walk, recurrent
 from gatewise.convert.keras.model import Source, Torch, cells_of, directions, whole
 from gatewise.convert.keras.operations import OPERATIONS, settings
-from gatewise.convert.keras.recurrent import KINDS, layer_of, variables
+from gatewise.convert.keras.recurrent import KINDS, layer_of
 from gatewise.convert.keras.slots import cell_config, slots
 from gatewise.convert.keras.table import ROWS, activation
 from gatewise.convert.report import Runtime
@@ -44,7 +44,7 @@ def runtime(source: Any) -> Runtime:
     config = whole(found)
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "torch")
-    import keras
+    import keras  # type: ignore[import-untyped]
 
     try:
         torch_model = Torch(Source(found, config))
@@ -52,8 +52,10 @@ def runtime(source: Any) -> Runtime:
         inputs = torch_model.finish(outputs, "model").specs
         built = Keras(Source(found, config), keras)
         symbolic = Walk(built).model(config, "", "", None, found.second)
-    except Unknown as reason:
-        raise InputError(f"{found.name}: Keras is given only models whose layers are all known here: {reason}") from None
+    except UnknownError as reason:
+        raise InputError(
+            f"{found.name}: Keras is given only models whose layers are all known here: {reason}"
+        ) from None
     model = keras.Model(built.inputs, symbolic)
     for layer, arrays in built.weights:
         _set(layer, arrays)
@@ -109,7 +111,7 @@ class Keras:
     def _layer(self, config: Config, path: str) -> Any:
         layers = self.keras.layers
         if config.foreign:
-            raise Unknown(f"{config}, a class of its author's own")
+            raise UnknownError(f"{config}, a class of its author's own")
         if config.kind == "Bidirectional":
             one, two, merge = directions(config)
             return layers.Bidirectional(self._layer(one, path), merge_mode=None if merge == "none" else merge,
@@ -121,7 +123,7 @@ class Keras:
         if config.kind == "Masking":
             return layers.Masking(config.real("mask_value", 0.0))
         if config.kind not in ROWS:
-            raise Unknown(f"{config}, a layer that is not in the table")
+            raise UnknownError(f"{config}, a layer that is not in the table")
         settings = {k: config.settings[k] for k in ROWS[config.kind].settings if k in config.settings}
         if "activation" in settings:
             settings["activation"] = self._function(activation(config, self.second))
@@ -140,7 +142,7 @@ class Keras:
         layers = self.keras.layers
         options = {k: config.flag(k, False) for k in OPTIONS}
         if config.flag("time_major", False):
-            raise Unknown("time_major, which Keras 3 does not have")
+            raise UnknownError("time_major, which Keras 3 does not have")
         if config.kind == "RNN":
             stacked = cell_config(config).kind == "StackedRNNCells"
             cells = [getattr(layers, f"{KINDS[c.kind]}Cell")(**self._cell(c)) for _, c in cells_of(config, path)]
@@ -183,6 +185,3 @@ class Keras:
         recurrent = torch.cat([k.t() for k in arrays[1].split(units, 1)], 1)
         bias = arrays[2].reshape(2, -1)
         return [kernel, recurrent, bias if "GRU" in config.kind else bias.sum(0)]
-
-
-_ = variables

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import Contents
 from gatewise.convert.keras.operations import is_operation
 from gatewise.convert.keras.recurrent import KINDS, variables
@@ -60,7 +60,7 @@ def layers_of(config: Config, path: str) -> list[tuple[str, Config]]:
 def slots(config: Config, path: str, trained: bool = True) -> Iterator[Slot]:
     """A layer's places for arrays, in the order in which Keras counts them.
 
-    Raises: Unknown: there is a layer that nothing is known of.
+    Raises: UnknownError: there is a layer that nothing is known of.
     """
     trained = trained and config.settings.get("trainable", True) is not False
     kind = config.kind
@@ -90,7 +90,7 @@ def slots(config: Config, path: str, trained: bool = True) -> Iterator[Slot]:
         if names:
             yield Slot(path, tuple(n.strip("~") for n in names), tuple(trained and n[0] != "~" for n in names))
     elif kind not in ("InputLayer", "Masking"):
-        raise Unknown("a layer that is not in the table" if not config.foreign else "a class of its author's own")
+        raise UnknownError("a layer that is not in the table" if not config.foreign else "a class of its author's own")
 
 
 def cell_config(config: Config) -> Config:
@@ -128,7 +128,7 @@ class Arrays:
     def _missing(self, config: Config) -> None:
         try:
             wanted = list(slots(config, ""))
-        except Unknown:
+        except UnknownError:
             return
         if any(slot.names for slot in wanted):
             raise config.bad("the file has no arrays for it")
@@ -137,7 +137,7 @@ class Arrays:
         """A layer's list, dealt out to what is inside of it: what is trained comes first."""
         try:
             wanted = list(slots(config, path))
-        except Unknown:
+        except UnknownError:
             return  # what it is made of is not known; it is left out where it is met
         places = [(slot.path, k, slot.names[k], slot.trained[k]) for slot in wanted for k in range(len(slot.names))]
         places.sort(key=lambda place: not place[3])

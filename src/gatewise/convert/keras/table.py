@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.convert.keras import modules as m
-from gatewise.convert.keras.config import Config, Unknown
+from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.recurrent import function
 
 Make = Callable[[Config, Sequence[Tensor], bool], nn.Module]
@@ -64,7 +64,7 @@ def _fill(module: nn.Module, **arrays: Tensor | None) -> nn.Module:
 
 def _last(config: Config) -> None:
     if config.settings.get("data_format", "channels_last") not in ("channels_last", None):
-        raise Unknown("channels first")
+        raise UnknownError("channels first")
 
 
 def _biased(*names: str) -> Callable[[Config], tuple[str, ...]]:
@@ -75,7 +75,7 @@ def _dense(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
     units = config.number("units")
     kernel = expect(config, "kernel", arrays[0], None, units)
     bias = expect(config, "bias", arrays[1], units) if len(arrays) > 1 else None
-    made = nn.utils.skip_init(nn.Linear, kernel.shape[0], units, bias=bias is not None, dtype=kernel.dtype)
+    made: nn.Module = nn.utils.skip_init(nn.Linear, kernel.shape[0], units, bias=bias is not None, dtype=kernel.dtype)
     return then(_fill(made, weight=kernel.t(), bias=bias), config, second)
 
 
@@ -97,7 +97,9 @@ def _convolution(rank: int) -> Make:
             raise config.bad(f"padding is {mode!r}, expected 'valid' or 'same'")
         stride, dilation = config.numbers("strides", 1, rank), config.numbers("dilation_rate", 1, rank)
         if filters % groups or min(stride + dilation + size) < 1:
-            raise config.bad(f"{groups} groups of {filters} filters, strides {stride}, dilation {dilation}: no convolution")
+            raise config.bad(
+                f"{groups} groups of {filters} filters, strides {stride}, dilation {dilation}: no convolution"
+            )
         made = nn.utils.skip_init(cls, kernel.shape[-2] * groups, filters, tuple(size), tuple(stride), 0,
                                   tuple(dilation), groups, bias is not None, dtype=kernel.dtype)  # fmt: skip
         weight = kernel.permute(rank + 1, rank, *range(rank))
@@ -123,7 +125,9 @@ def _pooling(rank: int, largest: bool) -> Make:
 def _global(rank: int, largest: bool) -> Make:
     def make(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
         _last(config)
-        return m.Function(m.reduced, largest=largest, axes=tuple(range(1, rank + 1)), keepdims=config.flag("keepdims", False))
+        return m.Function(
+            m.reduced, largest=largest, axes=tuple(range(1, rank + 1)), keepdims=config.flag("keepdims", False)
+        )
 
     return make
 
@@ -134,7 +138,7 @@ def _axis(config: Config, default: int = -1) -> int:
 
 def _batch_norm(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
     if config.settings.get("renorm"):
-        raise Unknown("renorm")
+        raise UnknownError("renorm")
     named = dict(zip((n.strip("~") for n in _norm_arrays(config)), arrays, strict=True))
     size = named["moving_mean"].shape[0] if named["moving_mean"].dim() else 0
     for name, array in named.items():
@@ -156,17 +160,16 @@ def _scale_arrays(config: Config) -> tuple[str, ...]:
 
 def _layer_norm(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
     if config.settings.get("rms_scaling"):
-        raise Unknown("rms_scaling")
+        raise UnknownError("rms_scaling")
     named = dict(zip(_scale_arrays(config), arrays, strict=True))
-    if _axis(config) != -1 or not named:
-        # A positive axis is the last one or not, which only the input's shape tells.
-        if not named or _axis(config) < 1:
-            raise Unknown(f"normalisation of axis {_axis(config)}")
+    if not named or (_axis(config) != -1 and _axis(config) < 1):
+        raise UnknownError(f"normalisation of axis {_axis(config)}")
     size = next(iter(named.values())).shape[0]
     for name, array in named.items():
         expect(config, name, array, size)
     made = nn.LayerNorm(size, config.real("epsilon", 1e-3), dtype=arrays[0].dtype)
     _fill(made, weight=named.get("gamma"), bias=named.get("beta"))
+    # A positive axis is the last one or not, which only the input's shape tells.
     return made if _axis(config) == -1 else m.LastAxis(made, _axis(config))
 
 
@@ -214,7 +217,10 @@ def _zero_padding_2d(config: Config, arrays: Sequence[Tensor], second: bool) -> 
     pairs = config.settings.get("padding")
     if not isinstance(pairs, list) or len(pairs) != 2:
         raise config.bad(f"padding is {pairs!r}, expected two pairs")
-    inner = [Config({"class_name": config.kind, "config": {"padding": p}}, config.where).numbers("padding", count=2) for p in pairs]
+    inner = [
+        Config({"class_name": config.kind, "config": {"padding": p}}, config.where).numbers("padding", count=2)
+        for p in pairs
+    ]
     return m.Function(m.padding, around=(*inner[1], *inner[0]))
 
 
@@ -252,7 +258,9 @@ ROWS: dict[str, Row] = {
     "GlobalMaxPooling2D": Row(_global(2, True), ("data_format", "keepdims")),
     "GlobalAveragePooling1D": Row(_global(1, False), ("data_format", "keepdims")),
     "GlobalAveragePooling2D": Row(_global(2, False), ("data_format", "keepdims")),
-    "BatchNormalization": Row(_batch_norm, ("axis", "epsilon", "momentum", "center", "scale"), _norm_arrays, passes=True),
+    "BatchNormalization": Row(
+        _batch_norm, ("axis", "epsilon", "momentum", "center", "scale"), _norm_arrays, passes=True
+    ),
     "LayerNormalization": Row(_layer_norm, ("axis", "epsilon", "center", "scale"), _scale_arrays, passes=True),
     "Activation": Row(
         lambda config, arrays, second: m.Activation(activation(config, second), second), ("activation",), passes=True

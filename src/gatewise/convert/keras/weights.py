@@ -21,10 +21,12 @@ from gatewise.convert.keras.recurrent import how, layer_of
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.errors import InputError
 from gatewise.layer import Layer
-from gatewise.layers import GRU, LSTM, RNN
 
-ASSUMED = ("the file tells no activations: tanh, and sigmoid for gates, are taken, which Keras 3 and TensorFlow's Keras "
-           "use unless told otherwise (Keras before TensorFlow's: hard_sigmoid for gates of GRU and LSTM)")  # fmt: skip
+
+ASSUMED = (
+    "the file tells no activations: tanh, and sigmoid for gates, are what Keras uses unless told otherwise "
+    "(before 2.3, and in TensorFlow 1: hard_sigmoid for the gates of GRU and LSTM)"
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,10 @@ def found_in(contents: Contents) -> list[Found]:
             inside = stored.rpartition("/")[0]
             groups.setdefault(inside, []).append((stored.rpartition("/")[2].partition(":")[0], array))
         for inside, group in groups.items():
-            side = re.search(r"(?:^|/)(forward|backward)_", inside)
-            alone = len(groups) == 1 or side is not None
-            made.append(Found(name if alone else f"{name}/{inside}", group, side[1] if side else ""))
-    for path, found in sorted(contents.tree.items(), key=lambda item: _order(item[0], contents)):
+            match = re.search(r"(?:^|/)(forward|backward)_", inside)
+            alone = len(groups) == 1 or match is not None
+            made.append(Found(name if alone else f"{name}/{inside}", group, match[1] if match else ""))
+    for path, found in sorted(contents.tree.items(), key=lambda item: _order(item[0])):
         if found and not path.endswith("seed_generator"):
             steps = [s for s in path.split("/") if s not in ("layers", "cell")]
             side = next((s.partition("_")[0] for s in steps if s in ("forward_layer", "backward_layer")), "")
@@ -65,13 +67,13 @@ def found_in(contents: Contents) -> list[Found]:
     return made
 
 
-def _order(path: str, contents: Contents) -> tuple[object, ...]:
-    """lstm, lstm_1, …, lstm_10, dense: of the layers of one class the file tells the order, of others none."""
+def _order(path: str) -> tuple[object, ...]:
+    """lstm, lstm_1, …, lstm_10: the order of the layers of one class, of others a file tells none; forward is first."""
     parts: list[object] = []
     for step in path.split("/"):
         base, _, number = step.rpartition("_")
-        parts += [base, int(number)] if number.isdigit() and base else [step, 0]
-    return (["forward" not in path] if "_layer" in path else [], *map(str, []), tuple(str(p).rjust(9, "0") if isinstance(p, int) else p for p in parts))  # noqa: E501
+        parts += [base, int(number)] if number.isdigit() and base else [step.replace("forward_", ""), 0]
+    return tuple(parts)
 
 
 def kind(found: Found) -> tuple[str, dict[str, object]] | str:
@@ -84,7 +86,12 @@ def kind(found: Found) -> tuple[str, dict[str, object]] | str:
         return ""
     gates, biased = width // units, len(tensors) == 3
     shape = tuple(tensors[2].shape) if biased else None
-    plain: dict[str, object] = {"units": units, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": biased}
+    plain: dict[str, object] = {
+        "units": units,
+        "activation": "tanh",
+        "recurrent_activation": "sigmoid",
+        "use_bias": biased,
+    }
     if gates == 1:
         return ("SimpleRNN", plain) if shape in (None, (width,)) else ""
     if gates == 4:
@@ -169,20 +176,22 @@ def fill(contents: Contents, like: nn.Module) -> Conversion:
     for name, module in targets:
         taken = rest[: _wanted(module)]
         if len(taken) < _wanted(module):
-            raise InputError(f"{contents.name} has {len(sources)} layers with weights, and like needs more, for {name}: "
-                             f"{_names(sources)}")  # fmt: skip
+            raise InputError(f"{contents.name} has {len(sources)} layers with weights, and like needs more, for "
+                             f"{name}: {_names(sources)}")  # fmt: skip
         rest = rest[len(taken) :]
         try:
             copies += _recurrent(module, taken, contents) if _layered(module) else _plain(module, taken[0])
         except ValueError as error:
             raise InputError(f"{contents.name}: {_names(taken)} does not fit {name or 'like'}: {error}") from None
-        mapped.append(Mapped(_names(taken), f"{name or 'like'} ({type(module).__name__})", ", ".join(f.shapes for f in taken)))
+        mapped.append(
+            Mapped(_names(taken), f"{name or 'like'} ({type(module).__name__})", ", ".join(f.shapes for f in taken))
+        )
     if rest:
         raise InputError(f"{contents.name} has weights for which like has no layer: {_names(rest)}")
     with torch.no_grad():
         for target, array in copies:
             target.copy_(array)
-    notes = [ASSUMED] if any(_layered(module) for _, module in targets) else []
+    notes = [f"activations are those of like: {ASSUMED}"] if any(_layered(module) for _, module in targets) else []
     return Conversion(like, "Keras", mapped, (), notes)
 
 
@@ -215,8 +224,8 @@ def _by_kind(sources: Sequence[Found], targets: Sequence[tuple[str, nn.Module]],
     for _, module in targets:
         fitting = [g for g in groups.values() if g and _may_fit(module, g[0])]
         if len(fitting) != 1:
-            raise InputError(f"{contents.name} does not tell in which order its layers come: {len(fitting)} kinds of "
-                             f"them may be a {type(module).__name__}; load them by name and fill the module in")  # fmt: skip
+            raise InputError(f"{contents.name} does not tell in which order its layers come: {len(fitting)} kinds "
+                             f"of them may be a {type(module).__name__}; load them by name and fill it in")  # fmt: skip
         count = _wanted(module)
         made += fitting[0][:count]
         del fitting[0][:count]
@@ -285,19 +294,19 @@ def _recurrent(module: nn.Module, taken: Sequence[Found], contents: Contents) ->
 
 def _same_cell(made: Layer, layer: Layer) -> None:
     """What the shapes tell must be what the module computes, but for activations, of which they tell nothing."""
-    families = {cells.rnn: RNN, cells.gru: GRU, cells.gru_reset_before: GRU, cells.lstm: LSTM}
-    if made.cell == layer.cell or layer.cell == cells.rnn_relu and made.cell == cells.rnn:
-        return
-    if made.cell == cells.gru_reset_before and layer.cell == cells.gru:
+    before = made.cell.name.startswith("gru_reset_before")
+    if before and layer.cell == cells.gru:
         raise ValueError("its reset gate acts on the state, before the product (one bias), and the module's after it: "
                          "two different functions; use gatewise.GRU(..., reset_after=False)")  # fmt: skip
-    if made.cell == cells.gru and layer.cell == cells.gru_reset_before:
-        raise ValueError("its reset gate acts after the product (two biases), and the module's on the state, before it: "
-                         "two different functions; use gatewise.GRU(..., reset_after=True)")  # fmt: skip
-    same_gates = sorted(made.cell.gates) == sorted(layer.cell.gates) and made.cell.states == layer.cell.states
-    known = layer.cell in families or not same_gates
-    sums = one_bias_is_enough(layer.cell) == one_bias_is_enough(made.cell)
-    if known or not sums or layer.cell.vectors or layer.cell.gates != made.cell.gates:
+    if not before and made.cell.name.startswith("gru") and layer.cell == cells.gru_reset_before:
+        raise ValueError("its reset gate acts after the product (two biases), and the module's on the state, before "
+                         "it: two different functions; use gatewise.GRU(..., reset_after=True)")  # fmt: skip
+    alike = (made.cell.gates, made.cell.states, made.cell.vectors) == (
+        layer.cell.gates,
+        layer.cell.states,
+        layer.cell.vectors,
+    )
+    if not alike or one_bias_is_enough(layer.cell) != one_bias_is_enough(made.cell):
         raise ValueError(f"its shapes are those of {made.cell.name}, and the module computes {layer.cell.name}")
 
 
@@ -310,7 +319,7 @@ def _plain(module: nn.Module, found: Found) -> list[tuple[Tensor, Tensor]]:
         given = dict(zip(("weight", "bias", "running_mean", "running_var"), arrays, strict=False))
     else:
         kernel = arrays[0]
-        if kernel.dim() != module.weight.dim():  # type: ignore[union-attr, operator]
+        if kernel.dim() != module.weight.dim():  # type: ignore[operator]
             raise ValueError(f"its kernel has shape {tuple(kernel.shape)}, of another rank than the module's weight")
         last = kernel.dim() - 1
         given = {"weight": kernel.permute(last, last - 1, *range(last - 1))}

@@ -20,11 +20,21 @@ from gatewise import Graph, cells
 
 DOUBLE = torch.float64
 CELLS = [cells.rnn, cells.gru, cells.gru_reset_before, cells.lstm, cells.lstm_peephole, cells.lstm_projected]
+
+
+def variant(cell: Graph) -> Graph:
+    """Another candidate, and a gate that is one minus another, where there are two."""
+    names = dict(cell.names)
+    changed = gatewise.activations(cell, **{"g" if "g" in names else "n" if "n" in names else "h": "softsign"})
+    return gatewise.coupled(changed, **({"f": "i"} if "f" in names else {"z": "r"} if "z" in names else {}))
+
+
 CHANGES: dict[str, Callable[[Graph], Graph]] = {
     "recurrent_dropout": lambda cell: gatewise.recurrent_dropout(cell, 0.3),
     "zoneout": lambda cell: gatewise.zoneout(cell, 0.3),
     "layer_norm": gatewise.layer_norm,
     "clip_state_grad": lambda cell: gatewise.clip_state_grad(cell, 0.7),
+    "variant": variant,
     "all": lambda cell: gatewise.zoneout(
         gatewise.recurrent_dropout(gatewise.clip_state_grad(gatewise.layer_norm(cell), 5.0), 0.2), 0.1
     ),

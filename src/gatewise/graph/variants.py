@@ -39,7 +39,13 @@ def activations(cell: Graph, **functions: Callable[[Any], Any] | str) -> Graph:
     """
     labels = ",".join(f"{name}={_label(f)}" for name, f in functions.items())
     edit = Editor("activations", cell, *([labels] if labels else []))
-    new = {activation_of(cell, name): (name, f) for name, f in functions.items()}
+    new: dict[int, tuple[str, Callable[[Any], Any] | str]] = {}
+    for name, f in functions.items():
+        other, _ = new.setdefault(activation_of(cell, name), (name, f))
+        if other != name:
+            raise ValueError(
+                f"activations: {other} and {name} of {cell.name} are made with one activation; give it once"
+            )
 
     def change(i: int, node: Node, args: Sequence[Value]) -> Value:
         if i not in new:
@@ -47,9 +53,12 @@ def activations(cell: Graph, **functions: Callable[[Any], Any] | str) -> Graph:
         name, function = new[i]
         if isinstance(function, str):
             op = ALIASES.get(function, function)
-            if op not in OPS:
-                raise CellError(f"activations: {name}={function!r} is no op of a cell; one of: {' '.join(sorted(OPS))}")
+            if op not in OPS or OPS[op].arity != 1:
+                known = " ".join(sorted(name for name, row in OPS.items() if row.arity == 1))
+                raise CellError(f"activations: {name}={function!r} is no op of one value; expected one of: {known}")
             return apply(edit.builder, op, args)
+        if not callable(function):
+            raise TypeError(f"activations: {name} is {function!r}, expected a function of one value, or an op's name")
         value = function(args[0])
         if not isinstance(value, Proxy):
             raise CellError(f"activations: {name}'s function made {value!r} of a value, expected a value")
@@ -77,10 +86,14 @@ def coupled(cell: Graph, **gates: str) -> Graph:
     Source: Greff et al. 2017, arXiv 1503.04069 (CIFG).
     """
     edit = Editor("coupled", cell, *(f"{name}={other}" for name, other in gates.items()))
-    places = {_place(cell, name, "coupled"): _place(cell, other, "coupled") for name, other in gates.items()}
-    for (name, other), (i, j) in zip(gates.items(), places.items(), strict=True):
+    places: dict[int, int] = {}
+    for name, other in gates.items():
+        i, j = _place(cell, name, "coupled"), _place(cell, other, "coupled")
         if j >= i:
-            raise ValueError(f"coupled: {name}={other!r}: {cell.name} computes {other} after {name}")
+            raise ValueError(
+                f"coupled: {name}={other!r}: {cell.name} computes {other} {'after' if j > i else 'as'} {name}"
+            )
+        places[i] = j
 
     def change(i: int, node: Node, args: Sequence[Value]) -> Value:
         return edit.op("sub", 1.0, edit.values[places[i]]) if i in places else edit.same(node, args)

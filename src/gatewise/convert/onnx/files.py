@@ -46,10 +46,17 @@ def load(path: Path) -> onnx.ModelProto:
     for tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
             left -= _fetch(path, tensor, left)
+    # Outputs of unknown rank run everywhere, and only the checker minds.
+    kinds = [given.type.tensor_type for given in model.graph.output if given.type.HasField("tensor_type")]
+    unknown = [kind for kind in kinds if not kind.HasField("shape")]
+    for kind in unknown:
+        kind.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is no valid ONNX model: {one_line(error)}") from None
+    for kind in unknown:
+        kind.ClearField("shape")
     return model
 
 
@@ -127,6 +134,7 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
 def inputs_of(model: onnx.ModelProto, path: Path) -> list[Spec]:
     """What a model reads, its weights left out."""
     weights = {tensor.name for tensor in model.graph.initializer}
+    highs = _highs(model.graph)
     specs = []
     for given in model.graph.input:
         kind = given.type.tensor_type
@@ -140,5 +148,33 @@ def inputs_of(model: onnx.ModelProto, path: Path) -> list[Spec]:
             int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or f"{given.name}_{k}"
             for k, d in enumerate(kind.shape.dim)
         ]
-        specs.append(Spec(given.name, tuple(shape), DTYPES[kind.elem_type]))
+        dtype = DTYPES[kind.elem_type]
+        specs.append(Spec(given.name, tuple(shape), dtype, 0 if dtype.is_floating_point else highs.get(given.name, 0)))
     return specs
+
+
+def _highs(graph: onnx.GraphProto) -> dict[str, int]:
+    """By the inputs that are indices, the first that is too large: they gather rows of a constant, or are one-hot."""
+    constants = {t.name: t for t in graph.initializer}
+    constants |= {n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    origin = {given.name: given.name for given in graph.input if given.name not in constants}
+    found: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type in ("Cast", "Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"):
+            if node.input[0] in constants and node.op_type == "Transpose":
+                perm = {a.name: list(a.ints) for a in node.attribute}.get("perm")
+                dims = constants[node.input[0]].dims
+                order = perm or list(range(len(dims)))[::-1]
+                constants[node.output[0]] = TensorProto(dims=[dims[k] for k in order if k < len(dims)])
+            elif node.input[0] in origin:
+                origin[node.output[0]] = origin[node.input[0]]
+        elif node.op_type == "Gather" and node.input[0] in constants and node.input[1] in origin:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            dims = constants[node.input[0]].dims
+            if -len(dims) <= axis < len(dims):
+                found.setdefault(origin[node.input[1]], dims[axis])
+        elif node.op_type == "OneHot" and node.input[0] in origin and node.input[1] in constants:
+            depth = numpy_helper.to_array(constants[node.input[1]]).reshape(-1)
+            if depth.size == 1:
+                found.setdefault(origin[node.input[0]], int(depth[0]))
+    return found

@@ -115,7 +115,7 @@ class _Reader:
         x, w, r, b, lengths, h, c, p = inputs
         given = [self.values.get(n) for n in (w, r, b, p)]
         if any(n and not isinstance(value, Tensor) for n, value in zip((w, r, b, p), given, strict=True)):
-            raise NotImplementedError("its weights are computed while the model runs")
+            raise NotImplementedError("its weights are inputs, or computed while the model runs; only constants are read")
         made, how = recurrent_node(node.op_type, name, files.attributes_of(node), Weights(*given))  # type: ignore[arg-type]
         self.layers[_free(name, self.layers)] = made
         layer = made.layer
@@ -146,6 +146,9 @@ class _Reader:
         attributes |= {"outputs": len(node.output)} if "outputs" in taken else {}
         if not self._known(node):
             return  # of something that is left itself
+        training = self.values[node.input[2]] if op == "Dropout" and len(node.input) > 2 else None
+        if training is not None and not (isinstance(training, Tensor) and not training.any()):
+            raise NotImplementedError("its input training_mode, which draws")
         self.counts[op] += 1
         sizes = SIZES.get(op, ())
         values = [self.values[n] for n in node.input]
@@ -156,6 +159,9 @@ class _Reader:
                 self.values |= dict(zip(node.output, result, strict=True))
                 return
         args = [self.argument(n) if made is None else made for n, made in zip(node.input, lists, strict=True)]
+        attributes = {
+            key: self.network.constant(f"{name}_{key}", v) if isinstance(v, Tensor) else v for key, v in attributes.items()
+        }
         self._give(node, self.network.call(function, *args, **attributes))
 
     def _known(self, node: onnx.NodeProto) -> bool:

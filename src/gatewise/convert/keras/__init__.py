@@ -33,7 +33,5 @@ if TYPE_CHECKING:
     from gatewise.convert.keras.reading import read
     from gatewise.convert.keras.writing import to_keras, write
 
-__getattr__, __dir__ = lazy(
-    __name__, {"oracle": ("runtime",), "reading": ("read",), "writing": ("to_keras", "write")}
-)
+__getattr__, __dir__ = lazy(__name__, {"oracle": ("runtime",), "reading": ("read",), "writing": ("to_keras", "write")})
 __all__ = ["read", "runtime", "to_keras", "write"]

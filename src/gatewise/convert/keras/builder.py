@@ -7,14 +7,14 @@ Keras's tensor: `transpose(0, 1)` computes nothing, and a time-major module beco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from gatewise.convert.arrays import ours
-from gatewise.convert.keras import functions
+from gatewise.convert.keras import back, functions
 from gatewise.convert.keras.inputs import Inputs
 from gatewise.convert.keras.recognise import arrays, recognise
 from gatewise.convert.keras.rows import MODULES, Made, Row
@@ -152,6 +152,8 @@ class Builder:
         module = self.modules[name]
         if isinstance(module, (Layer, nn.RNNBase)):
             return self._recurrent(node, name, module)
+        if back.known(module):
+            return back.module(self, node, name, module)
         if type(module) not in MODULES:
             raise InputError(
                 f"{name}: Keras has nothing here for {type(module).__name__}, expected one of gatewise's or torch.nn's "
@@ -160,7 +162,11 @@ class Builder:
         (value,), options = self.arguments(node)
         if options or not isinstance(value, Value):
             raise InputError(f"{name}: {type(module).__name__} of {value} {options or ''}: expected one tensor")
-        return self.row(MODULES[type(module)], module, value, name)
+        row = MODULES[type(module)]
+        if isinstance(module, nn.Embedding) and back.masks_zero(node):
+            given = row.make
+            row = replace(row, make=lambda m: [replace(e, options=e.options | {"mask_zero": True}) for e in given(m)])
+        return self.row(row, module, value, name)
 
     def row(self, row: Row, module: Any, value: Value, name: str) -> Value:
         """What a row of the table makes of a value."""

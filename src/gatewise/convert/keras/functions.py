@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from gatewise.convert.keras import builder
+from gatewise.convert.keras import back, builder
 from gatewise.convert.keras.rows import MERGES, MODULES, Made, as_module, of_keras
 from gatewise.convert.keras.uses import is_last
 from gatewise.errors import InputError
@@ -31,6 +31,8 @@ def call(build: Builder, node: fx.Node) -> Any:
     Raises: InputError: Keras has no layer for it.
     """
     function = node.target
+    if (made := back.function(build, node)) is not NotImplemented:
+        return made
     args, kwargs = build.arguments(node)
     first, rest = (args[0], args[1:]) if args else (kwargs.pop("input", None), [])
     name = node.name

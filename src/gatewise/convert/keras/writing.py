@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from gatewise.convert.keras.back import known
 from gatewise.convert.keras.builder import Builder
 from gatewise.convert.keras.inputs import Inputs
 from gatewise.convert.keras.rows import MODULES
@@ -114,7 +115,10 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return (
-            isinstance(m, (Layer, nn.RNNBase)) or type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
+            isinstance(m, (Layer, nn.RNNBase))
+            or known(m)
+            or type(m) in MODULES
+            or super().is_leaf_module(m, module_qualified_name)
         )
 
 

@@ -149,9 +149,10 @@ def file(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         written = save(found.module, made, **options)
+        runs.append(made)
         with contextlib.suppress(NoRuntime, MissingPackageError):  # which the proof tells
-            runtime_of(made)  # what its own library refuses is no file to write
-        proof = prove(found, *runs, made, seed=seed)
+            runs[-1] = runtime_of(made)  # what its own library refuses is no file to write
+        proof = prove(found, *runs, seed=seed)
         if proof.ok:
             write(path, made.read_bytes())
     return found, written, proof

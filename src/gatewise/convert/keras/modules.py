@@ -157,7 +157,7 @@ class TimeDistributed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.inner(x.flatten(0, 1))
-        return out.unflatten(0, x.shape[:2])
+        return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
 # --- functions ---------------------------------------------------------------------------------------

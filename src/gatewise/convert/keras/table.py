@@ -81,7 +81,8 @@ def _dense(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
 
 def _embedding(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
     expect(config, "embeddings", arrays[0], config.number("input_dim"), config.number("output_dim"))
-    return nn.Embedding.from_pretrained(arrays[0], freeze=False)
+    made: nn.Module = nn.Embedding.from_pretrained(arrays[0], freeze=False)
+    return made
 
 
 def _convolution(rank: int) -> Make:

@@ -22,7 +22,6 @@ from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.errors import InputError
 from gatewise.layer import Layer
 
-
 ASSUMED = (
     "the file tells no activations: tanh, and sigmoid for gates, are what Keras uses unless told otherwise "
     "(before 2.3, and in TensorFlow 1: hard_sigmoid for the gates of GRU and LSTM)"

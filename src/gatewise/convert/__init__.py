@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gatewise.lazy import lazy
 
 if TYPE_CHECKING:
+    from gatewise.convert import d2l, flax
     from gatewise.convert.arrays import Arrays, both_directions, from_arrays, stacked, to_arrays
     from gatewise.convert.files import file, layers, load, read, save
     from gatewise.convert.proof import Proof, prove
@@ -27,8 +28,9 @@ __getattr__, __dir__ = lazy(
         "proof": ("Proof", "prove"),
         "report": ("Conversion", "Layers"),
     },
+    whole=("d2l", "flax"),
 )
 __all__ = [
-    "Arrays", "Conversion", "Layers", "Proof", "both_directions", "file", "from_arrays", "layers", "load", "prove",
-    "read", "save", "stacked", "to_arrays",
+    "Arrays", "Conversion", "Layers", "Proof", "both_directions", "d2l", "file", "flax", "from_arrays", "layers",
+    "load", "prove", "read", "save", "stacked", "to_arrays",
 ]  # fmt: skip

@@ -143,12 +143,17 @@ def file(
     runs: list[Source] = [] if layer is not None else [source]
     if path is None:
         return found, None, prove(found, *runs, seed=seed)
+    if isinstance(found.module, Layers) and not found.module:
+        raise InputError(f"{source} has no recurrent layer that is known here: {'; '.join(found.left) or 'none at all'}")
     if isinstance(found.module, Layers) and kind_of_name(path) != "tensors":
         names = ", ".join(found.module)
         raise InputError(f"{source} tells its recurrent layers and not the whole: say which of them, layer: {names}")
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
-        written = save(found.module, made, **options)
+        try:
+            written = save(found.module, made, **options)
+        except InputError as error:
+            raise InputError(str(error).replace(str(made), str(path))) from error
         runs.append(made)
         with contextlib.suppress(NoRuntime, MissingPackageError):  # which the proof tells
             runs[-1] = runtime_of(made)  # what its own library refuses is no file to write

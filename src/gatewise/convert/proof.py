@@ -112,6 +112,9 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
         except (InputError, MissingPackageError) as error:
             unproved.append(f"not proved: {error}")
             continue
+        except Exception as error:  # whatever another library raises on a file that gatewise read: it is told
+            unproved.append(f"not proved: {type(error).__name__}: {one_line(error)[:200]}")
+            continue
         for found in _compare(module, runtime, seed):
             (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
     return Proof(differences, unproved)

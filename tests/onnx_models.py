@@ -10,7 +10,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-TYPES = {"f": TensorProto.FLOAT, "i": TensorProto.INT64, "s": TensorProto.INT32, "d": TensorProto.DOUBLE, "b": TensorProto.BOOL}
+TYPES = {
+    "f": TensorProto.FLOAT,
+    "i": TensorProto.INT64,
+    "s": TensorProto.INT32,
+    "d": TensorProto.DOUBLE,
+    "b": TensorProto.BOOL,
+}
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 NAMES = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 

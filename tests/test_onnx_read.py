@@ -129,9 +129,7 @@ def test_every_activation_with_and_without_its_numbers(name: str, tmp_path: Path
 def test_layout_1_is_layout_0_with_the_batch_first(op: str, tmp_path: Path) -> None:
     """onnxruntime refuses layout 1, so the same weights with layout 0 are the judge."""
     options: dict[str, Any] = {"lengths": True, "h": True, "c": op == "LSTM"}
-    plain, first = (
-        recurrent(op, {"direction": "bidirectional", "layout": layout}, **options) for layout in (0, 1)
-    )
+    plain, first = (recurrent(op, {"direction": "bidirectional", "layout": layout}, **options) for layout in (0, 1))
     inputs = random_inputs(plain, 5, 3)
     expected = compare(plain, tmp_path, inputs)(*map(torch.from_numpy, inputs))
     x, lengths, *states = map(torch.from_numpy, inputs)
@@ -255,7 +253,9 @@ OPERATORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", OPERATORS, ids=lambda c: f"{c[0]}-{c[1]}-{len(c[2])}-{','.join(map(str, c[4].values()))}")
+@pytest.mark.parametrize(
+    "case", OPERATORS, ids=lambda c: f"{c[0]}-{c[1]}-{len(c[2])}-{','.join(map(str, c[4].values()))}"
+)
 def test_an_operator_is_what_onnxruntime_runs(case: Any, tmp_path: Path) -> None:
     name, opset, inputs, outputs, attributes = case
     names = ["" if v is None else "x" if v is X else f"w{k}" for k, v in enumerate(inputs)]
@@ -271,8 +271,24 @@ def test_a_net_with_shapes_that_it_computes(tmp_path: Path) -> None:
     node = helper.make_node
     lstm = recurrent("LSTM", {"direction": "bidirectional"}, I=4, h=True, c=True)
     weights = {t.name: numpy_helper.to_array(t) for t in lstm.graph.initializer}
-    weights |= {"E": A(7, 4), "D": A(5, 6), "d": A(5), "m1": I64(-1), "two": I64(2), "three": I64(3), "one": I64(1), "zero": I64(0)}
-    weights |= {"half": np.float32(0.5), "depth": np.int64(5), "onoff": A(2), "s0": np.int64(0), "s1": np.int64(1), "axes": I64(0)}
+    weights |= {
+        "E": A(7, 4),
+        "D": A(5, 6),
+        "d": A(5),
+        "m1": I64(-1),
+        "two": I64(2),
+        "three": I64(3),
+        "one": I64(1),
+        "zero": I64(0),
+    }
+    weights |= {
+        "half": np.float32(0.5),
+        "depth": np.int64(5),
+        "onoff": A(2),
+        "s0": np.int64(0),
+        "s1": np.int64(1),
+        "axes": I64(0),
+    }
     nodes = [
         node("Gather", ["E", "tokens"], ["X"]), node("Shape", ["tokens"], ["TB"]), node("Gather", ["TB", "one"], ["B1"]),
         node("Concat", ["two", "B1", "three"], ["size"], axis=0),
@@ -440,4 +456,3 @@ def test_a_thrown_dice_is_not_exact(tmp_path: Path) -> None:
     module = kind.read(saved(model, tmp_path)).module
     assert isinstance(module, Layers)
     assert "training_mode" in module.left[0]
-

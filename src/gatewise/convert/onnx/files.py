@@ -156,7 +156,9 @@ def inputs_of(model: onnx.ModelProto, path: Path) -> list[Spec]:
 def _highs(graph: onnx.GraphProto) -> dict[str, int]:
     """By the inputs that are indices, the first that is too large: they gather rows of a constant, or are one-hot."""
     constants = {t.name: t for t in graph.initializer}
-    constants |= {n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    constants |= {
+        n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"
+    }
     origin = {given.name: given.name for given in graph.input if given.name not in constants}
     found: dict[str, int] = {}
     for node in graph.node:
@@ -177,4 +179,8 @@ def _highs(graph: onnx.GraphProto) -> dict[str, int]:
             depth = numpy_helper.to_array(constants[node.input[1]]).reshape(-1)
             if depth.size == 1:
                 found.setdefault(origin[node.input[0]], int(depth[0]))
+        elif node.op_type == "Equal" and node.input[0] in origin and node.input[1] in constants:
+            numbers = numpy_helper.to_array(constants[node.input[1]])  # one-hot, as torch's exporter writes it
+            if numbers.ndim == 1 and np.array_equal(numbers, np.arange(numbers.size)):
+                found.setdefault(origin[node.input[0]], numbers.size)
     return found

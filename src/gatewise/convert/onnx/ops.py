@@ -43,7 +43,7 @@ ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
 
 def ints(value: Ints) -> list[int]:
     """Sizes or axes as integers."""
-    return [int(v) for v in (value.tolist() if isinstance(value, Tensor) else value)]
+    return list(value.tolist() if isinstance(value, Tensor) else value)
 
 
 def _sum(*x: Tensor) -> Tensor:
@@ -212,17 +212,9 @@ def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places))
 
 
-def shape(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
-    return torch.tensor(x.shape[start:end], dtype=torch.int64, device=x.device)
-
-
-def size(x: Tensor) -> Tensor:
-    return torch.tensor(x.numel(), dtype=torch.int64, device=x.device)
-
-
 def constant_of_shape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
     fill = torch.zeros(1) if value is None else value
-    return fill.reshape(()).expand(ints(shape)).clone()
+    return fill.squeeze().expand(ints(shape)).clone()
 
 
 def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
@@ -427,7 +419,7 @@ OPS: dict[str, Callable[..., Any]] = {
     "ThresholdedRelu": thresholded_relu, "Softplus": softplus, "Gelu": gelu, "PRelu": prelu, "Softmax": softmax,
     "LogSoftmax": log_softmax, "Clip": clip, "Reshape": reshape, "Transpose": transpose, "Squeeze": squeeze,
     "Unsqueeze": unsqueeze, "Flatten": flatten, "Concat": concat, "Split": split, "Slice": slice_, "Gather": gather,
-    "GatherElements": gather_elements, "Shape": shape, "Size": size, "ConstantOfShape": constant_of_shape,
+    "GatherElements": gather_elements, "ConstantOfShape": constant_of_shape,
     "Cast": cast, "Expand": expand, "Tile": tile, "Range": range_, "OneHot": one_hot, "Pad": pad,
     "ReduceSum": reduce_sum, "ReduceMean": reduce_mean, "ReduceMax": reduce_max, "ReduceMin": reduce_min,
     "ReduceProd": reduce_prod, "ReduceL2": reduce_l2, "ReduceSumSquare": reduce_sum_square, "ArgMax": arg_max,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from gatewise.convert.network import Network
-from gatewise.convert.onnx import files
+from gatewise.convert.onnx import files, sizes
 from gatewise.convert.onnx.ops import ONLY, OPS, PLAIN, SIZES, ints
 from gatewise.convert.onnx.recurrent import GATES, RecurrentNode, Weights, recurrent_node
 from gatewise.convert.report import Conversion, Layers, Mapped
@@ -64,6 +64,7 @@ class _Reader:
         self.path, self.network = path, Network()
         self.values: dict[str, Value | None] = {"": None}  # absent for what a node computes that is left
         self.constants: dict[str, fx.Node] = {}
+        self.sizes: dict[str, fx.Node] = {}  # values that are sizes, as integers
         self.layers: dict[str, nn.Module] = {}
         self.left: list[str] = []
         self.recurrent: list[Mapped] = []
@@ -99,6 +100,8 @@ class _Reader:
     def node(self, name: str) -> fx.Node:
         """A value as a node of the network; a constant becomes a buffer where it is first read."""
         value = self.values[name]
+        if name in self.sizes:  # where a tensor is expected
+            return self.network.call(sizes.as_tensor, self.sizes[name])
         if isinstance(value, Tensor):
             if name not in self.constants:
                 self.constants[name] = self.network.constant(name, value)
@@ -115,7 +118,9 @@ class _Reader:
         x, w, r, b, lengths, h, c, p = inputs
         given = [self.values.get(n) for n in (w, r, b, p)]
         if any(n and not isinstance(value, Tensor) for n, value in zip((w, r, b, p), given, strict=True)):
-            raise NotImplementedError("its weights are inputs, or computed while the model runs; only constants are read")
+            raise NotImplementedError(
+                "its weights are inputs, or computed while the model runs; only constants are read"
+            )
         made, how = recurrent_node(node.op_type, name, files.attributes_of(node), Weights(*given))  # type: ignore[arg-type]
         self.layers[_free(name, self.layers)] = made
         layer = made.layer
@@ -130,7 +135,7 @@ class _Reader:
         if op == "Constant":
             self.values[node.output[0]] = _constant(attributes)
             return
-        function = OPS.get(op) or PLAIN.get(op)
+        function = OPS.get(op) or PLAIN.get(op) or sizes.SOURCES.get(op)
         if function is None:
             raise NotImplementedError("this operator is not known here")
         taken = _attributes(op)
@@ -142,27 +147,66 @@ class _Reader:
                 raise NotImplementedError(f"its attribute {key} = {value!r}")
         if sum(map(bool, node.output)) > 1 and op != "Split":
             raise NotImplementedError(f"its output {node.output[1]!r}")
-        attributes |= {"opset": self.opset} if "opset" in taken else {}
-        attributes |= {"outputs": len(node.output)} if "outputs" in taken else {}
         if not self._known(node):
             return  # of something that is left itself
         training = self.values[node.input[2]] if op == "Dropout" and len(node.input) > 2 else None
         if training is not None and not (isinstance(training, Tensor) and not training.any()):
             raise NotImplementedError("its input training_mode, which draws")
         self.counts[op] += 1
-        sizes = SIZES.get(op, ())
+        if op in sizes.SOURCES:
+            self._give_sizes(node, self.network.call(function, self.node(node.input[0]), **attributes))
+        elif (arguments := self._as_sizes(node, attributes)) is not None:
+            self._give_sizes(node, self.network.call(sizes.OPS[op], *arguments, **attributes))
+        else:
+            self._call(node, name, function, attributes, taken)
+
+    def _call(
+        self, node: onnx.NodeProto, name: str, function: Callable[..., Any], attributes: dict[str, Any],
+        taken: frozenset[str],
+    ) -> None:  # fmt: skip
+        """An operator on tensors."""
+        attributes |= {"opset": self.opset} if "opset" in taken else {}
+        attributes |= {"outputs": len(node.output)} if "outputs" in taken else {}
+        places = SIZES.get(node.op_type, ())
         values = [self.values[n] for n in node.input]
-        lists = [ints(v.reshape(-1)) if k in sizes and isinstance(v, Tensor) else None for k, v in enumerate(values)]
+        lists = [ints(v.reshape(-1)) if k in places and isinstance(v, Tensor) else None for k, v in enumerate(values)]
         if all(v is None or isinstance(v, Tensor) for v in values):
             constants = [v if made is None else made for v, made in zip(values, lists, strict=True)]
             if (result := self._fold(function, constants, attributes)) is not None:
                 self.values |= dict(zip(node.output, result, strict=True))
                 return
-        args = [self.argument(n) if made is None else made for n, made in zip(node.input, lists, strict=True)]
+        args: list[Any] = []
+        for k, (n, made) in enumerate(zip(node.input, lists, strict=True)):
+            of_sizes = k in places and n in self.sizes
+            args.append(self.sizes[n] if of_sizes else self.argument(n) if made is None else made)
         attributes = {
-            key: self.network.constant(f"{name}_{key}", v) if isinstance(v, Tensor) else v for key, v in attributes.items()
+            key: self.network.constant(f"{name}_{key}", v) if isinstance(v, Tensor) else v
+            for key, v in attributes.items()
         }
         self._give(node, self.network.call(function, *args, **attributes))
+
+    def _as_sizes(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> list[Any] | None:
+        """The arguments of an operator on sizes and constants, if it is one: integers and lists of them."""
+        if node.op_type not in sizes.OPS or not any(n in self.sizes for n in node.input):
+            return None
+        if node.op_type == "Cast" and attributes.get("to") not in (6, 7):
+            return None
+        arguments: list[Any] = []
+        for n in node.input:
+            value = self.values[n]
+            if isinstance(value, Tensor):
+                if value.is_floating_point() or value.dim() > 1:
+                    return None
+                arguments.append(value.tolist())
+            elif n and n not in self.sizes:
+                return None
+            else:
+                arguments.append(self.sizes.get(n))
+        return arguments
+
+    def _give_sizes(self, node: onnx.NodeProto, made: fx.Node) -> None:
+        self.sizes[node.output[0]] = made
+        self.values[node.output[0]] = made
 
     def _known(self, node: onnx.NodeProto) -> bool:
         return all(n in self.values for n in node.input)
@@ -180,7 +224,8 @@ class _Reader:
         meta = [v.to("meta") if isinstance(v, Tensor) else v for v in values]
         attributes_meta = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in attributes.items()}
         try:
-            shapes = function(*meta, **attributes_meta)
+            with torch.device("meta"):
+                shapes = function(*meta, **attributes_meta)
         except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError):
             return None  # it looks at values, or is at fault, which it tells where it runs
         shapes = shapes if isinstance(shapes, tuple) else (shapes,)
@@ -196,7 +241,7 @@ def _attributes(op: str) -> frozenset[str]:
     """The attributes that an operator's function takes."""
     if op in PLAIN:
         return frozenset()
-    parameters = inspect.signature(OPS[op]).parameters.values()
+    parameters = inspect.signature(OPS.get(op) or sizes.SOURCES[op]).parameters.values()
     return frozenset(p.name for p in parameters if p.kind == p.KEYWORD_ONLY)
 
 
@@ -216,5 +261,3 @@ def _free(name: str, taken: Any) -> str:
     while plain in taken or hasattr(nn.ModuleDict, plain):
         plain += "_"
     return plain
-
-

@@ -133,7 +133,9 @@ def recurrent_node(op: str, name: str, attributes: dict[str, Any], weights: Weig
         raise NotImplementedError(f"the attribute {', '.join(sorted(unknown))}")
     direction, layout = str(attributes.get("direction", "forward")).lower(), attributes.get("layout", 0)
     if direction not in DIRECTIONS or layout not in (0, 1):
-        raise InputError(f"{node}: direction {direction!r}, layout {layout!r}; expected {', '.join(DIRECTIONS)}, 0 or 1")
+        raise InputError(
+            f"{node}: direction {direction!r}, layout {layout!r}; expected {', '.join(DIRECTIONS)}, 0 or 1"
+        )
     count = 2 if direction == "bidirectional" else 1
     weights = _checked(node, op, attributes, weights, count)
     names = list(attributes.get("activations") or DEFAULTS[op] * count)
@@ -197,7 +199,9 @@ def _checked(node: str, op: str, attributes: dict[str, Any], weights: Weights, c
                 f"and {count} direction{'s' * (count > 1)}"
             )
         if tensor.dtype != weights.W.dtype or not tensor.is_floating_point():
-            raise InputError(f"{node}: {name} is {tensor.dtype}, W is {weights.W.dtype}; expected the same real numbers")
+            raise InputError(
+                f"{node}: {name} is {tensor.dtype}, W is {weights.W.dtype}; expected the same real numbers"
+            )
     return weights
 
 

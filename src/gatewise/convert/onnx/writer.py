@@ -116,7 +116,9 @@ def _examples(specs: Sequence[Spec], module: nn.Module) -> tuple[tuple[Tensor, .
         if spec.dtype.is_floating_point:
             inputs.append(torch.randn(shape, device=device).to(spec.dtype))
         else:
-            inputs.append((torch.arange(math.prod(shape), device=device) % (spec.high or 2)).reshape(shape).to(spec.dtype))
+            inputs.append(
+                (torch.arange(math.prod(shape), device=device) % (spec.high or 2)).reshape(shape).to(spec.dtype)
+            )
     axes = [{k: dims[size] for k, size in enumerate(spec.shape) if isinstance(size, str)} for spec in specs]
     return tuple(inputs), axes
 

@@ -259,7 +259,7 @@ def _layer(build: Builder, name: str, rnn: KerasRNN, layers: Sequence[Layer]) ->
     made = []
     for k, layer in enumerate([*layers, *layers][:sides]):
         found = recognise(layer.cell)
-        options = {**found.options, "units": layer.hidden_size, "use_bias": bool(layer.bias), **flags}
+        options = {**builder.options_of(layer, found), **flags}
         backwards = bool(k) if sides == 2 else rnn.runs[0][1]
         called = name if sides == 1 else f"{name}_{'backward' if k else 'forward'}"
         made.append(

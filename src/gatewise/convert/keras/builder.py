@@ -6,6 +6,7 @@ Keras's tensor: `transpose(0, 1)` computes nothing, and a time-major module beco
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, fx, nn
 from gatewise.convert.arrays import ours
 from gatewise.convert.keras import back, functions
 from gatewise.convert.keras.inputs import Inputs
-from gatewise.convert.keras.recognise import arrays, recognise
+from gatewise.convert.keras.recognise import Recognised, arrays, recognise
 from gatewise.convert.keras.rows import MODULES, Made, Row
 from gatewise.convert.keras.uses import Uses, uses_of
 from gatewise.convert.report import Mapped
@@ -128,7 +129,8 @@ class Builder:
     def name(self, wanted: str) -> str:
         """A free name of a layer."""
         wanted = wanted.replace(".", "_").replace("/", "_") or "layer"
-        free = next(n for n in (wanted, *(f"{wanted}_{k}" for k in range(1, 10**6))) if n not in self.names)
+        more = (f"{wanted}_{k}" for k in itertools.count(1))
+        free = next(name for name in itertools.chain([wanted], more) if name not in self.names)
         self.names.add(free)
         return free
 
@@ -257,7 +259,7 @@ class Builder:
             raise InputError(f"{name or type(layer).__name__}: {error}") from error
         if layer.cell.masks:
             self.notes[f"the random masks of {layer.cell.name} act in training alone, and were left out"] = None
-        options = {**found.options, "units": layer.hidden_size, "use_bias": bool(layer.bias)}
+        options = options_of(layer, found)
         called = f"{name or type(layer).__name__.lower()}" + (f"_l{k}" if layer.num_layers > 1 else "")
         dtype = layer._weight.dtype
         made = self.layer(Made(found.row.kind, options), called, dtype, return_sequences=sequences, return_state=states)
@@ -331,6 +333,13 @@ class Builder:
         if value is None:
             return []
         raise InputError(f"the module returns {value!r}, expected tensors")
+
+
+def options_of(layer: Layer, found: Recognised) -> dict[str, Any]:
+    """What Keras's layer is made with."""
+    options = {**found.options, "units": layer.hidden_size, "use_bias": bool(layer.bias)}
+    # The orthogonal matrices from which Keras starts, before weights are set, torch cannot make of 16 bits.
+    return options | ({"recurrent_initializer": "glorot_uniform"} if layer._weight.dtype.itemsize < 4 else {})
 
 
 def array(tensor: Tensor) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from gatewise.convert.keras.back import known
@@ -22,6 +23,7 @@ from gatewise.convert.report import Conversion
 from gatewise.errors import InputError, MissingPackageError, one_line, require
 from gatewise.layer import Layer
 from gatewise.tasks.run import write as write_whole
+from gatewise.tasks.text.model import LanguageModel
 
 Example = Tensor | Sequence[Tensor] | None
 
@@ -78,6 +80,8 @@ def to_keras(module: nn.Module, *, example: Example = None, states: bool = False
 def build(module: nn.Module, example: Example, states: bool) -> tuple[Any, Conversion]:
     """The model of Keras, and what became what."""
     keras = library()
+    if example is None and isinstance(module, LanguageModel):
+        example = torch.zeros(2, 1, dtype=torch.int64)
     whole = _alone(module) if isinstance(module, (Layer, nn.RNNBase)) else module
     graph = traced(whole, states)
     inputs = Inputs(graph, dict(whole.named_modules()), getattr(module, "specs", None), example)

@@ -70,6 +70,14 @@ def test_the_same_layer_of_another_library_is_proved() -> None:
     assert "1e-05 of the largest number is rounding" in str(proof)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_dtypes(dtype: torch.dtype, tmp_path: Path) -> None:
+    convert.save(lstm().to(dtype), tmp_path / "a.pt")
+    proof = convert.prove(convert.read(tmp_path / "a.pt"), tmp_path / "a.pt")
+    assert proof.ok, str(proof)
+    assert len(proof.differences) == 6
+
+
 def swapped(layer: gatewise.LSTM) -> None:
     w = layer.weight_hh_l0
     w.copy_(torch.cat([w[5:10], w[:5], w[10:]]))

@@ -144,7 +144,7 @@ def file(
     if path is None:
         return found, None, prove(found, *runs, seed=seed)
     if isinstance(found.module, Layers) and not found.module:
-        raise InputError(f"{source} has no recurrent layer that is known here: {'; '.join(found.left) or 'none at all'}")
+        raise InputError(f"{source} has no recurrent layer that is known here: {'; '.join(found.left) or 'none'}")
     if isinstance(found.module, Layers) and kind_of_name(path) != "tensors":
         names = ", ".join(found.module)
         raise InputError(f"{source} tells its recurrent layers and not the whole: say which of them, layer: {names}")
@@ -152,11 +152,11 @@ def file(
         made = Path(folder) / path.name
         try:
             written = save(found.module, made, **options)
+            runs.append(made)
+            with contextlib.suppress(NoRuntime, MissingPackageError):  # which the proof tells
+                runs[-1] = runtime_of(made)  # what its own library refuses is no file to write
         except InputError as error:
             raise InputError(str(error).replace(str(made), str(path))) from error
-        runs.append(made)
-        with contextlib.suppress(NoRuntime, MissingPackageError):  # which the proof tells
-            runs[-1] = runtime_of(made)  # what its own library refuses is no file to write
         proof = prove(found, *runs, seed=seed)
         if proof.ok:
             write(path, made.read_bytes())

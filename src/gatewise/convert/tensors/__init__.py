@@ -122,8 +122,8 @@ def runtime(source: str | os.PathLike[str]) -> Runtime:
     theirs = copy.deepcopy(layer)
     if skipped := restore(theirs).skipped:
         raise NoRuntime(next(iter(skipped.values())))
-    dtype = layer._weight.dtype
-    size = layer.input_size
+    numbers, size = layer._weight.dtype, layer.input_size
+    dtype = torch.float32 if numbers == torch.bfloat16 else numbers  # numpy has no bfloat16
     if isinstance(layer, SingleStep):
         inputs = [Spec("input", ("B", size), dtype)]
         inputs += [Spec(name, ("B", layer.hidden_size), dtype) for name in layer.cell.states]
@@ -135,10 +135,10 @@ def runtime(source: str | os.PathLike[str]) -> Runtime:
         ]
 
     def run(arrays: Sequence[Any]) -> Sequence[Any]:
-        x, *states = map(torch.from_numpy, arrays)
+        x, *states = (torch.from_numpy(a).to(numbers) for a in arrays)
         with torch.no_grad():
             made = theirs(x, states[0] if len(states) == 1 else tuple(states))
-        return [t.numpy() for t in _flat(made)]
+        return [t.to(dtype).numpy() for t in _flat(made)]
 
     return Runtime(f"torch.nn of torch {torch.__version__}", inputs, run)
 

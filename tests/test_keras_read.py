@@ -146,7 +146,8 @@ def test_activations(keras: Any, name: str) -> None:
     ]
     for layer, width in zip(layers, (4, 4, 4, 4, 4), strict=True):
         model = chain(keras, layer, width=width)
-        assert_same(read(model).module, model, 0.3 * numbers(2, 4, width), what=f"{layer.name} {name}")
+        steps = 2 if name == "exponential" else 4  # which grows beyond all bounds
+        assert_same(read(model).module, model, 0.3 * numbers(2, steps, width), what=f"{layer.name} {name}")
 
 
 def test_one_layer_alone_and_its_names(keras: Any) -> None:

@@ -75,7 +75,10 @@ class Walk(Generic[V]):
     ) -> list[V]:
         if config.kind in MODELS:
             return self.model(config, path, f"{name}_", values, second)
-        return self.builder.layer(config, path, name, values, states)
+        try:
+            return self.builder.layer(config, path, name, values, states)
+        except UnknownError as reason:
+            raise UnknownError(f"{config}: {reason}") from None
 
     def _chain(self, config: Config, path: str, name: str, given: Sequence[V] | None, second: bool) -> list[V]:
         layers = layers_of(config, path)

@@ -124,6 +124,8 @@ class Keras:
             return layers.Masking(config.real("mask_value", 0.0))
         if config.kind not in ROWS:
             raise UnknownError(f"{config}, a layer that is not in the table")
+        if ROWS[config.kind].trains or config.kind == "Dropout":
+            return layers.Identity()
         settings = {k: config.settings[k] for k in ROWS[config.kind].settings if k in config.settings}
         if "activation" in settings:
             settings["activation"] = self._function(activation(config, self.second))

@@ -28,6 +28,9 @@ ASSUMED = (
 )
 
 
+SIDES = {"forward_layer": "0", "backward_layer": "1"}  # in this order
+
+
 @dataclass(frozen=True)
 class Found:
     """A layer's arrays with their names. side: "forward" or "backward" of a layer of two directions, or ""."""
@@ -71,7 +74,7 @@ def _order(path: str) -> tuple[object, ...]:
     parts: list[object] = []
     for step in path.split("/"):
         base, _, number = step.rpartition("_")
-        parts += [base, int(number)] if number.isdigit() and base else [step.replace("forward_", ""), 0]
+        parts += [base, int(number)] if number.isdigit() and base else [SIDES.get(step, step), 0]
     return tuple(parts)
 
 
@@ -238,7 +241,8 @@ def _class(found: Found) -> str:
 def _may_fit(module: nn.Module, found: Found) -> bool:
     told = kind(found)
     if _layered(module):
-        return not isinstance(told, str) or bool(told)
+        gates = (found.tensors[1].shape[1] // found.tensors[1].shape[0]) if told else 0
+        return gates == len(ours(module).cell.gates) and bool(found.side) == bool(module.bidirectional)
     ranks = [a.dim() for a in found.tensors]
     if isinstance(module, nn.Linear):
         return ranks in ([2, 1], [2]) and _class(found).endswith("dense")

@@ -185,11 +185,8 @@ def exported(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, axes: Any
         (gatewise.Recurrent(own, 3, 4, bias="input", batch_first=True), ["Scan"]),
         (gatewise.Recurrent(gatewise.zoneout(gatewise.layer_norm(cells.gru), 0.1), 3, 4, learn_state=True), ["Scan"]),
         (gatewise.Recurrent(gatewise.activations(cells.gru, r="relu"), 3, 4, bias=False), ["Scan"]),  # z has another
-        (gatewise.Recurrent(gatewise.activations(cells.gru, n=lambda a: 1.5 * torch.tanh(a)), 3, 4), ["Scan"]),
         (gatewise.Recurrent(cells.lstm_peephole, 3, 4, bidirectional=True), ["LSTM"]),
-        (gatewise.Recurrent(gatewise.coupled(cells.lstm, f="i"), 3, 4, bias="input"), ["LSTM"]),
         (gatewise.Recurrent(gatewise.coupled(cells.lstm_peephole, f="i"), 3, 4), ["LSTM"]),
-        (gatewise.Recurrent(gatewise.zoneout(cells.rnn, 0.0), 3, 4), ["RNN"]),
         (gatewise.Recurrent(gatewise.activations(cells.rnn, h=lambda a: nn.functional.elu(a, 0.3)), 3, 4), ["RNN"]),
         (
             gatewise.Recurrent(

@@ -32,9 +32,16 @@ def random_tree(tree: Any, seed: int = 0) -> Any:
     return jax.tree.map(lambda a: jax.numpy.asarray(random.normal(size=a.shape), a.dtype), tree)
 
 
-def random_module(module: Any, seed: int = 0) -> Any:
-    nnx.update(module, random_tree(nnx.state(module, nnx.Param), seed))
-    return module
+def random_cell(name: str, inputs: int, size: int, seed: int = 0, **options: Any) -> Any:
+    """One of nnx's cells, of normal numbers; what it draws itself, which is slow, is never computed."""
+    cell = nnx.eval_shape(lambda: getattr(nnx, name)(inputs, size, rngs=nnx.Rngs(0), **options))
+    nnx.update(cell, random_tree(nnx.state(cell, nnx.Param), seed))
+    return cell
+
+
+@nnx.jit
+def run(module: Any, x: Any) -> Any:
+    return module(x)
 
 
 def states(carry: Any) -> list[torch.Tensor]:
@@ -59,8 +66,9 @@ def inputs_of(steps: int, batch: int, inputs: int) -> np.ndarray:
 def test_linen(name: str, steps: int, batch: int, inputs: int, size: int) -> None:
     x = inputs_of(steps, batch, inputs)
     rnn = linen.RNN(getattr(linen, name)(size), return_carry=True)
-    variables = random_tree(rnn.init(jax.random.key(0), x))
-    carry, output = rnn.apply(variables, x)
+    variables = random_tree(jax.eval_shape(rnn.init, jax.random.key(0), x))
+    apply = jax.jit(rnn.apply)
+    carry, output = apply(variables, x)
     for tree in (
         variables,
         variables["params"]["cell"],
@@ -76,15 +84,15 @@ def test_linen(name: str, steps: int, batch: int, inputs: int, size: int) -> Non
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b)), back, wanted)
 
     own = randomize(getattr(gatewise, type(layer).__name__)(inputs, size, batch_first=True))
-    carry, output = rnn.apply({"params": {"cell": convert.to_params(own, f"linen.{name}")}}, x)
+    carry, output = apply({"params": {"cell": convert.to_params(own, f"linen.{name}")}}, x)
     compare(own, x, carry, output)
 
 
 @pytest.mark.parametrize(SHAPE, SIZES)
 def test_nnx(name: str, steps: int, batch: int, inputs: int, size: int) -> None:
     x = inputs_of(steps, batch, inputs)
-    rnn = nnx.RNN(random_module(getattr(nnx, name)(inputs, size, rngs=nnx.Rngs(0))), return_carry=True)
-    carry, output = rnn(x)
+    rnn = nnx.RNN(random_cell(name, inputs, size), return_carry=True)
+    carry, output = run(rnn, x)
     state = nnx.state(rnn.cell, nnx.Param)
     for given in (rnn, rnn.cell, nnx.state(rnn), state, nnx.to_pure_dict(state), nnx.to_pure_dict(nnx.state(rnn))):
         compare(convert.from_params(given), x, carry, output)
@@ -101,7 +109,7 @@ def test_nnx(name: str, steps: int, batch: int, inputs: int, size: int) -> None:
     tree = nnx.state(rnn.cell, nnx.Param)
     nnx.replace_by_pure_dict(tree, jax.tree.map(jax.numpy.asarray, convert.to_params(own, f"nnx.{name}")))
     nnx.update(rnn.cell, tree)
-    carry, output = rnn(x)
+    carry, output = run(rnn, x)
     compare(own, x, carry, output)
 
 
@@ -121,8 +129,8 @@ def test_a_gru_with_two_biases_does_not_fit_nnx() -> None:
 def test_two_directions(name: str) -> None:
     x = inputs_of(5, 3, 2)
     net = linen.Bidirectional(linen.RNN(getattr(linen, name)(4)), linen.RNN(getattr(linen, name)(4)), return_carry=True)
-    variables = random_tree(net.init(jax.random.key(0), x))
-    carries, output = net.apply(variables, x)
+    variables = random_tree(jax.eval_shape(net.init, jax.random.key(0), x))
+    carries, output = jax.jit(net.apply)(variables, x)
     layer = convert.from_params(variables)
     made, state = layer(torch.tensor(x))
     assert_close(made, torch.tensor(np.asarray(output)), FLOAT32)
@@ -132,9 +140,9 @@ def test_two_directions(name: str) -> None:
     back = convert.to_params(layer, f"linen.{name}")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, np.asarray(b)), {"params": back}, variables)
 
-    rnns = [nnx.RNN(random_module(getattr(nnx, name)(2, 4, rngs=nnx.Rngs(0)), k)) for k in (1, 2)]
+    rnns = [nnx.RNN(random_cell(name, 2, 4, k)) for k in (1, 2)]
     live = nnx.Bidirectional(*rnns)
-    assert_close(convert.from_params(live)(torch.tensor(x))[0], torch.tensor(np.asarray(live(x))), FLOAT32)
+    assert_close(convert.from_params(live)(torch.tensor(x))[0], torch.tensor(np.asarray(run(live, x))), FLOAT32)
     summed = nnx.Bidirectional(*rnns, merge_fn=lambda a, b: a + b)
     with pytest.raises(InputError, match="outputs side by side"):
         convert.from_params(summed)
@@ -146,8 +154,8 @@ def test_other_functions() -> None:
         functions = {"activation_fn": jax.nn.relu}
         if name != "SimpleCell":
             functions["gate_fn"] = jax.nn.hard_sigmoid
-        live = nnx.RNN(random_module(getattr(nnx, name)(2, 4, rngs=nnx.Rngs(0), **functions)), return_carry=True)
-        carry, output = live(x)
+        live = nnx.RNN(random_cell(name, 2, 4, **functions), return_carry=True)
+        carry, output = run(live, x)
         compare(convert.from_params(live), x, carry, output)
         tree = nnx.to_pure_dict(nnx.state(live.cell, nnx.Param))
         here = {"gate_fn": torch.nn.functional.hardsigmoid, "activation_fn": "relu"}
@@ -159,15 +167,16 @@ def test_other_functions() -> None:
             convert.to_params(layer, f"nnx.{name}")
     relu = convert.to_params(randomize(nn.RNN(2, 4, nonlinearity="relu")), "linen.SimpleCell", activation_fn="relu")
     assert set(relu) == {"i", "h"}
-    odd = nnx.GRUCell(2, 4, rngs=nnx.Rngs(0), activation_fn=jax.nn.mish)
+    odd = random_cell("GRUCell", 2, 4, activation_fn=jax.nn.mish)
     with pytest.raises(InputError, match=r"is no function that is known here; load nnx.state\(module, nnx.Param\)"):
         convert.from_params(odd)
 
 
 def test_other_dtypes() -> None:
     plain = jax.nn.initializers.normal()  # jax has no orthogonal numbers in bfloat16
-    cell = nnx.OptimizedLSTMCell(2, 4, rngs=nnx.Rngs(0), param_dtype=jax.numpy.bfloat16, recurrent_kernel_init=plain)
-    layer = convert.from_params(random_module(cell))
+    options = {"param_dtype": jax.numpy.bfloat16, "recurrent_kernel_init": plain}
+    cell = random_cell("OptimizedLSTMCell", 2, 4, **options)
+    layer = convert.from_params(cell)
     assert layer.weight_ih_l0.dtype == torch.bfloat16
     back = convert.to_params(layer, "nnx.OptimizedLSTMCell")
     kernel = nnx.to_pure_dict(nnx.state(cell, nnx.Param))["dense_i"]["kernel"]
@@ -186,10 +195,9 @@ def test_layers_of_several() -> None:
 def test_what_is_refused() -> None:
     tree = convert.to_params(gatewise.GRU(3, 4), "linen.GRUCell")
     one = convert.to_params(gatewise.RNN(3, 4), "linen.SimpleCell")
-    residual = nnx.SimpleCell(3, 4, residual=True, rngs=nnx.Rngs(0))
-    reverse = nnx.RNN(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), reverse=True)
-    conv = linen.MGUCell(4)
-    mgu = conv.init(jax.random.key(0), jax.numpy.ones((1, 4)), jax.numpy.ones((1, 3)))
+    residual = random_cell("SimpleCell", 3, 4, residual=True)
+    reverse = nnx.RNN(random_cell("GRUCell", 3, 4), reverse=True)
+    mgu = random_tree(jax.eval_shape(linen.MGUCell(4).init, jax.random.key(0), np.ones((1, 4)), np.ones((1, 3))))
     for given, words in (
         (mgu, "params have .*, expected those of one cell of flax"),
         ({"GRUCell_0": tree, "Dense_0": {"kernel": 1}}, "params have GRUCell_0, Dense_0, expected those of one cell"),

@@ -38,10 +38,8 @@ def shaped(spec: Any, **sizes: int) -> Tensor:
 
 LAYERS = {
     "GRU": (lambda: gatewise.GRU(3, 4, 2, bidirectional=True), ["h"]),
-    "LSTM, batch first": (lambda: gatewise.LSTM(3, 4, batch_first=True), ["h", "c"]),
-    "torch's LSTM": (lambda: nn.LSTM(3, 4, 2, bias=False), ["h", "c"]),
-    "projected": (lambda: nn.LSTM(3, 4, proj_size=2, bidirectional=True), ["h", "c"]),
-    "coupled peepholes": (lambda: gatewise.Recurrent(gatewise.coupled(cells.lstm_peephole, f="i"), 3, 4), ["h", "c"]),
+    "torch's LSTM, batch first": (lambda: nn.LSTM(3, 4, bias=False, batch_first=True), ["h", "c"]),
+    "projected": (lambda: gatewise.LSTM(3, 4, proj_size=2), ["h", "c"]),
 }
 
 
@@ -49,12 +47,13 @@ LAYERS = {
 def test_a_layer_has_named_inputs_and_any_steps_and_batch(name: str, tmp_path: Path) -> None:
     make, states = LAYERS[name]
     layer, path = randomize(make()).train(), tmp_path / "layer.onnx"
-    made = save(layer, path)
+    made = save(layer, path, opset=21)
     assert layer.training
     assert list(tmp_path.iterdir()) == [path]
     assert made.mapped[0].target
     runtime = kind.runtime(path)
     assert [spec.name for spec in runtime.inputs] == ["x", *(f"{s}_0" for s in states)]
+    assert [entry.version for entry in onnx.load(path).opset_import if not entry.domain] == [21]
     assert [o.name for o in onnx.load(path).graph.output] == ["output", *(f"{s}_n" for s in states)]
     assert str(tmp_path.parent).encode() not in path.read_bytes()
     assert b".py" not in path.read_bytes()
@@ -70,28 +69,31 @@ def test_a_layer_has_named_inputs_and_any_steps_and_batch(name: str, tmp_path: P
                 assert_close(a, b, FLOAT32)
 
 
-@pytest.mark.parametrize(
-    "cell", [cells.gru, cells.lstm, gatewise.layer_norm(cells.gru_reset_before)], ids=lambda c: c.name
-)
+@pytest.mark.parametrize("cell", [cells.gru, gatewise.layer_norm(cells.lstm)], ids=lambda cell: cell.name)
 def test_a_language_model_continues_a_text_as_generate_does(cell: Any, tmp_path: Path) -> None:
-    vocabulary = Vocabulary.of("the time traveller for so it will be convenient to speak of him")
-    model = LanguageModel(cell, vocabulary, hidden_size=9, num_layers=2)
+    text = "the time traveller for so it will be convenient to speak of him was expounding"
+    vocabulary = Vocabulary.of(text)
+    model = LanguageModel(cell, vocabulary, hidden_size=16, num_layers=2)
     randomize(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)  # so that it says more than one word
+    ids = vocabulary.encode(text).unsqueeze(1)
+    learning = torch.optim.Adam(model.parameters(), 0.03)
+    for _ in range(40):  # an untrained one repeats itself
+        loss = nn.functional.cross_entropy(model(ids[:-1])[0].squeeze(1), ids[1:].squeeze(1))
+        learning.zero_grad()
+        loss.backward()
+        learning.step()
     path = tmp_path / "model.onnx"
     save(model, path)
     runtime = kind.runtime(path)
     assert runtime.inputs[0].high == len(vocabulary)
     states = [np.zeros([s if isinstance(s, int) else 1 for s in spec.shape], np.float32) for spec in runtime.inputs[1:]]
-    ids, text = vocabulary.encode("time").unsqueeze(1).numpy(), ""
+    ids, written = vocabulary.encode("time").unsqueeze(1).numpy(), ""
     for _ in range(40):
         scores, *states = runtime.run([ids, *states])
         ids = scores[-1, 0].argmax().reshape(1, 1)
-        text += vocabulary.tokens[int(ids[0, 0])]
-    assert text == generate(model, "time", 40, temperature=0)
-    assert len(set(text)) > 3
+        written += vocabulary.tokens[int(ids[0, 0])]
+    assert written == generate(model, "time", 40, temperature=0)
+    assert len(set(written)) > 2
 
 
 def test_a_model_read_from_onnx_is_written_again(tmp_path: Path) -> None:
@@ -148,8 +150,3 @@ def test_what_can_not_be_written_leaves_no_file(tmp_path: Path) -> None:
             save(module, path, **options)
         assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_opset_is_as_asked(tmp_path: Path) -> None:
-    save(gatewise.RNN(3, 4), tmp_path / "model.onnx", opset=21)
-    assert [entry.version for entry in onnx.load(tmp_path / "model.onnx").opset_import if not entry.domain] == [21]

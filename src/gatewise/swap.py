@@ -106,6 +106,15 @@ def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module])
         module._init_flat_weights()
 
 
+def our_twin(layer: nn.Module) -> Layer:
+    """gatewise's layer with the same parameters, not copies, of one of torch.nn's, which is not changed."""
+    twin = type(layer).__new__(type(layer))
+    twin.__dict__.update(layer.__dict__)
+    replace(twin)
+    assert isinstance(twin, Layer)
+    return twin
+
+
 def torchs_twin(layer: Layer) -> nn.Module:
     """torch.nn's layer with the same parameters, not copies; NotImplementedError if torch.nn has none."""
     new = TORCHS.get(type(layer))

@@ -92,7 +92,7 @@ def from_arrays(
         layout: the axes of a matrix, g for gates, h for the units that are computed, i for what is read (the inputs,
             or the state's units); parentheses join axes that lie in one: "(g h) i" is torch's, "i (g h)" Keras's,
             "g h i", "(h g) i" and so on. A matrix for each gate has no g: "h i" or "i h". Biases lie likewise,
-            without i; flat ones may be given for "g h i", too.
+            without i; flat ones may be given for "g h i", too. What is square tells nothing of a wrong layout.
         complement: gates whose stored sense is the opposite one, separated by spaces: one minus the gate here.
             1 - σ(a) = σ(-a), so their weights and biases change sign. "z" for an update gate that lets the new in.
         scale: what every number of `input`, `recurrent` and `bias` is multiplied by, as integers with a scale are

@@ -14,6 +14,7 @@ from gatewise.errors import InputError
 from gatewise.graph.graph import Graph
 from gatewise.layer import Layer
 from gatewise.layers import GRU, LSTM, RNN, Recurrent
+from gatewise.swap import OURS, our_twin
 
 Parameters = dict[str, Tensor]  # of one layer in one direction, by their names without `_l0`
 
@@ -46,16 +47,10 @@ def layer_of(cell: Graph, input_size: int, hidden_size: int, **options: Any) -> 
 
 def ours(layer: nn.Module) -> Layer:
     """The layer as one of gatewise's, on the same parameters; InputError if it is no recurrent layer."""
-    from gatewise.swap import OURS, replace
-
     if isinstance(layer, Layer):
         return layer
     if type_before_parametrizations(layer) in OURS:
-        twin = type(layer).__new__(type(layer))
-        twin.__dict__.update(layer.__dict__)
-        replace(twin)
-        assert isinstance(twin, Layer)
-        return twin
+        return our_twin(layer)
     name = type(layer).__name__
     if known := [cls.__name__ for cls in OURS if isinstance(layer, cls)]:
         raise InputError(f"{name} is a subclass of torch.nn.{known[0]}, which may compute something else")

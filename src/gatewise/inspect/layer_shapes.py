@@ -32,7 +32,7 @@ from gatewise.inspect.shape_rows import (
 from gatewise.layer import Layer
 from gatewise.layers import Recurrent
 from gatewise.scan.plan import backward_plan
-from gatewise.swap import OURS
+from gatewise.swap import our_twin
 
 
 @dataclass(frozen=True)
@@ -229,11 +229,7 @@ def _as_ours(layer: Any) -> Layer:
     if isinstance(layer, Layer) and not layer.one_step:
         return layer
     if type(layer) in (nn.RNN, nn.GRU, nn.LSTM):
-        ours = OURS[type(layer)]
-        twin = ours.__new__(ours)
-        twin.__dict__.update(layer.__dict__)
-        assert isinstance(twin, Layer)
-        return twin
+        return our_twin(layer)
     raise TypeError(
         f"shapes: got {type(layer).__name__}, expected a cell, or a layer: Recurrent, RNN, GRU or LSTM, or torch.nn's"
     )

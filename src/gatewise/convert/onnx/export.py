@@ -154,9 +154,10 @@ def run_scan(
     Raises NotImplementedError for what it does not do.
     """
     if is_tracing():
+        what = f"{cell.name}{' with resets' if inputs.resets.shape[0] else ''}"
         raise NotImplementedError(
-            f"torch.onnx.export(dynamo=False): ONNX has no node for {cell.name}{' with resets' * bool(len(inputs.resets))},"
-            " and only the exporter of dynamo=True writes a Scan; export with dynamo=True"
+            f"torch.onnx.export(dynamo=False): ONNX has no node for {what}, and only the exporter of dynamo=True "
+            "writes a Scan; export with dynamo=True"
         )
     if cell.masks:
         raise NotImplementedError(f"{cell.name} draws random masks in training; call model.eval() before the export")

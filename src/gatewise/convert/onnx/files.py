@@ -16,7 +16,7 @@ from gatewise.convert.network import Spec
 from gatewise.errors import InputError, one_line
 
 LIMIT = 2**31 - 1  # bytes, the most that protobuf reads; and the most that a model may have in files beside it
-DTYPES = {
+DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64, TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16, TensorProto.INT64: torch.int64, TensorProto.INT32: torch.int32,
     TensorProto.INT16: torch.int16, TensorProto.INT8: torch.int8, TensorProto.UINT8: torch.uint8,
@@ -31,7 +31,7 @@ def load(path: Path) -> onnx.ModelProto:
     """
     try:
         size = path.stat().st_size
-        data = path.read_bytes() if size <= LIMIT else b""
+        data = path.read_bytes() if size <= LIMIT and path.is_file() else b""
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
     if size > LIMIT:
@@ -90,7 +90,7 @@ def _fetch(path: Path, tensor: TensorProto, left: int) -> int:
         raise InputError(f"{where}, and there is no such file; it belongs to the model")
     size = file.stat().st_size
     length = size - offset if "length" not in entries else length
-    if not (0 <= offset and 0 <= length and offset + length <= size and length <= left):
+    if not (offset >= 0 and length >= 0 and offset + length <= size and length <= left):
         raise InputError(f"{where}, {length} bytes from byte {offset} of a file of {size}; sizes that don't fit")
     with file.open("rb") as opened:
         opened.seek(offset)

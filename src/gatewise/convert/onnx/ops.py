@@ -46,6 +46,14 @@ def ints(value: Ints) -> list[int]:
     return list(value.tolist() if isinstance(value, Tensor) else value)
 
 
+def number(value: Any) -> int:
+    """One integer, however it comes."""
+    if isinstance(value, Tensor):
+        return int(value)
+    found: int = value[0] if isinstance(value, list) else value
+    return found
+
+
 def _sum(*x: Tensor) -> Tensor:
     return reduce(torch.add, x)
 
@@ -234,7 +242,7 @@ def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 
 
 def one_hot(indices: Tensor, depth: Ints | Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
-    count = int(depth.item()) if isinstance(depth, Tensor) else ints(depth)[0]
+    count = number(depth)
     places = torch.where(indices < 0, indices + count, indices)
     axis = axis % (indices.dim() + 1)
     steps = torch.arange(count, device=indices.device).reshape([-1] + [1] * (indices.dim() - axis))
@@ -305,7 +313,7 @@ def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: i
 
 
 def cum_sum(x: Tensor, axis: Ints | Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    place = int(axis.item()) if isinstance(axis, Tensor) else ints(axis)[0]
+    place = number(axis)
     x = x.flip(place) if reverse else x
     total = x.cumsum(place, dtype=x.dtype)
     total = total - x if exclusive else total

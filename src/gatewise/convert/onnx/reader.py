@@ -19,10 +19,11 @@ from torch import Tensor, fx, nn
 from gatewise.convert.network import Network
 from gatewise.convert.onnx import files, sizes
 from gatewise.convert.onnx.ops import ONLY, OPS, PLAIN, SIZES, ints
-from gatewise.convert.onnx.recurrent import GATES, RecurrentNode, Weights, recurrent_node
+from gatewise.convert.onnx.recurrent import GATES, Weights, recurrent_node
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.errors import InputError
 
+OLDEST = 7  # the first version with today's broadcasting
 FOLDED = 2**28  # bytes that are computed while a model is read, at most
 Value = fx.Node | Tensor
 
@@ -52,7 +53,10 @@ def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conve
         layers.left = tuple(found.left)
         module: nn.Module = layers.eval()
     else:
-        outputs = [found.node(given.name) for given in model.graph.output]
+        names = [given.name for given in model.graph.output]
+        if absent := [name for name in names if name not in found.values]:
+            raise InputError(f"{path}: nothing makes the output {absent[0]!r}")
+        outputs = [found.node(name) for name in names]
         module = found.network.finish(outputs, model.graph.name or "Model")
     return Conversion(module, "ONNX", found.mapped(), tuple(found.left), notes)
 
@@ -132,6 +136,8 @@ class _Reader:
     def add(self, node: onnx.NodeProto, name: str) -> None:
         """Any other operator."""
         op, attributes = node.op_type, files.attributes_of(node)
+        if self.opset < OLDEST:
+            raise NotImplementedError(f"an operator of version {self.opset}, expected {OLDEST} or later")
         if op == "Constant":
             self.values[node.output[0]] = _constant(attributes)
             return
@@ -232,7 +238,10 @@ class _Reader:
         self.folded += sum(math.prod(s.shape) * s.element_size() for s in shapes)
         if self.folded > FOLDED or any(s.device.type != "meta" for s in shapes):
             return None
-        made = function(*values, **attributes)
+        try:
+            made = function(*values, **attributes)
+        except (RuntimeError, ValueError, IndexError):
+            return None  # at fault
         return made if isinstance(made, tuple) else (made,)
 
 

@@ -38,9 +38,9 @@ def listed(size: Sizes, given: Any = None, *, axes: Any = None) -> list[int]:
     return [size]
 
 
-def alone(sizes: Sizes, given: Any = None, *, axes: Any = None) -> int:
+def alone(sizes: Sizes, given: Any = None, *, axes: Any = None) -> Sizes:
     (size,) = sizes
-    return int(size) if isinstance(size, int) else size  # type: ignore[no-any-return]
+    return size
 
 
 def slice_(
@@ -74,7 +74,12 @@ def _each(run: Callable[[int, int], int]) -> Callable[[Sizes, Sizes], Sizes]:
     return each
 
 
-add, sub, mul, div = (_each(run) for run in (operator.add, operator.sub, operator.mul, operator.floordiv))
+def _quotient(a: int, b: int) -> int:
+    """Rounded towards zero, as ONNX divides integers."""
+    return a // b if (a < 0) == (b < 0) else -(-a // b)
+
+
+add, sub, mul, div = (_each(run) for run in (operator.add, operator.sub, operator.mul, _quotient))
 
 OPS: dict[str, Callable[..., Any]] = {
     "Gather": gather, "Concat": concat, "Unsqueeze": listed, "Squeeze": alone, "Slice": slice_, "Cast": same,

@@ -24,6 +24,7 @@ from gatewise.convert.report import Conversion, Mapped
 from gatewise.errors import InputError, one_line
 from gatewise.layer import Layer
 from gatewise.tasks.run import write as write_whole
+from gatewise.tasks.text import LanguageModel
 
 
 class _Flat(nn.Module):
@@ -68,7 +69,7 @@ def write(
         inputs = tuple(example or ())
         if not all(isinstance(x, Tensor) for x in inputs):
             raise InputError(f"example is {[type(x).__name__ for x in inputs]}, expected tensors, one for each input")
-        axes = [{k: torch.export.Dim.AUTO for k in range(min(2, x.dim()))} for x in inputs]
+        axes = [dict.fromkeys(range(min(2, x.dim())), torch.export.Dim.AUTO) for x in inputs]
         names = [] if len(inputs) == 0 else [f"input_{k}" for k in range(len(inputs))] if len(inputs) > 1 else ["x"]
     made = _exported(_Flat(layer, call), inputs, axes, names, outputs, opset, type(module).__name__)
     model = _tidied(made)
@@ -85,10 +86,9 @@ def _signature(module: nn.Module) -> tuple[nn.Module, Callable[..., Any], list[S
         shape: tuple[int | str, ...] = ("B", "T") if layer.batch_first else ("T", "B")
         x = Spec("x", (*shape, layer.input_size), layer._weight.dtype)
         return layer, _call_with_states, [x, *_states(layer)], ["output", *(f"{s}_n" for s in layer.cell.states)]
-    if type(module).__module__ == "gatewise.tasks.text.model":
-        layer, size = module.layer, module.layer.input_size  # type: ignore[assignment, union-attr]
-        assert isinstance(layer, Layer)
-        x = Spec("x", ("T", "B"), torch.int64, high=int(size))  # type: ignore[arg-type]
+    if isinstance(module, LanguageModel):
+        layer = module.layer
+        x = Spec("x", ("T", "B"), torch.int64, high=layer.input_size)
         return module, _call_with_states, [x, *_states(layer)], ["scores", *(f"{s}_n" for s in layer.cell.states)]
     specs = getattr(module, "specs", None)
     return module, lambda module, *inputs: module(*inputs), None if specs is None else list(specs), []

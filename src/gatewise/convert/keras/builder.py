@@ -85,7 +85,21 @@ class Builder:
         if not outputs:
             raise InputError(f"{type(self.module).__name__} returns no tensor")
         inputs = self.inputs + self.state_inputs
-        return self.keras.Model(*(some if len(some) > 1 else some[0] for some in (inputs, outputs)))
+        model = self.keras.Model(*(some if len(some) > 1 else some[0] for some in (inputs, outputs)))
+        return self.keras.Sequential(model.layers) if self._in_line(model) else model
+
+    def _in_line(self, model: Any) -> bool:
+        """Whether each layer reads what the one before it gives: older files hold masks only so."""
+        one = len(model.inputs) == len(model.outputs) == 1
+        if not one or any(len(layer._inbound_nodes) > 1 for layer in model.layers):
+            return False
+        before = model.inputs[0]
+        for layer in model.layers[1:]:
+            given, *masks = self.keras.tree.flatten(layer.input)
+            if given is not before or any(mask.dtype != "bool" for mask in masks):
+                return False
+            before = layer.output
+        return len(model.layers) > 1 and before is model.outputs[0]
 
     # --- values --------------------------------------------------------------------------------------
 

@@ -74,8 +74,8 @@ def arrays(layer: Layer, found: Recognised, k: int, reverse: bool) -> list[Tenso
         made = to_arrays(layer, gates=found.row.order, layout="i (g h)", biases=found.row.biases, k=k, reverse=reverse)
     except ValueError as error:
         raise InputError(f"{error}; Keras's {found.row.call} has one") from error
-    assert made.recurrent is not None
-    parts = [made.input, made.recurrent, *([] if made.bias is None else [made.bias])]
+    parts = [part for part in (made.input, made.recurrent, made.bias) if isinstance(part, Tensor)]
+    assert len(parts) == (3 if layer.bias else 2)  # all gates of Keras's cells read the input and the state
     if found.scale:
         factors = torch.tensor([found.scale.get(gate, 1.0) for gate in found.row.order.split()], dtype=torch.float64)
         column = factors.repeat_interleave(layer.hidden_size)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
+import re
 from collections.abc import Iterator
-from typing import Any
+from contextlib import nullcontext
+from io import BufferedReader
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -19,6 +23,29 @@ FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 DEPTH, OBJECTS, NAMES = 32, 100_000, 50_000
 # What compressed arrays may grow to: 64 MiB at least, since few bytes may be many zeros; else 100 times their size.
 FLOOR, GROWTH = 1 << 26, 100
+
+
+def check_heaps(file: BinaryIO, name: str) -> None:
+    """Check the heaps in which HDF5 keeps strings: in one whose objects have no end, the library itself turns for ever.
+
+    Raises: InputError: a heap's objects do not fill it. Source: HDF5 file format 3.0, III.E, global heap.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if isinstance(file, BufferedReader) else nullcontext(
+        file.getbuffer()  # type: ignore[attr-defined]
+    ) as view:
+        for found in re.finditer(rb"GCOL\x01\0\0\0", view):
+            start = found.start()
+            size = int.from_bytes(view[start + 8 : start + 16], "little")
+            place, end = start + 16, start + size
+            while place + 16 <= end <= len(view):
+                number = int.from_bytes(view[place : place + 2], "little")
+                length = int.from_bytes(view[place + 8 : place + 16], "little")
+                step = length if number == 0 else 16 + -(-length // 8) * 8  # object 0 is the free rest, header included
+                if step < 16 or place + step > end:
+                    raise InputError(f"{name} is a damaged HDF5 file: a heap of it holds an object of {length} bytes")
+                place += step
+            if end > len(view):
+                raise InputError(f"{name} is a damaged or truncated HDF5 file: a heap of it ends behind the file")
 
 
 class Reader:

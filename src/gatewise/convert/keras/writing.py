@@ -165,7 +165,7 @@ def traced(module: nn.Module, states: bool) -> fx.Graph:
 def _check_old(model: Any, path: Path) -> None:
     """Refuse what Keras writes into .h5 and cannot read from there."""
     keras = library()
-    for layer in model.operations:
+    for layer in getattr(model, "operations", model.layers):
         if not isinstance(layer, keras.layers.Layer):
             raise InputError(
                 f"{path}: the older file holds layers alone, and the model has the operation {type(layer).__name__}; "

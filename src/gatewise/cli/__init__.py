@@ -9,7 +9,7 @@ try:
 except ImportError:
     sys.exit('gatewise: the command line needs typer, which is not installed: pip install "gatewise[train]"')
 
-from gatewise.cli import classify, forecast, inside, text, translate
+from gatewise.cli import classify, convert, forecast, inside, text, translate
 
 # torch and Lightning take seconds to import: the commands import them when they run.
 app = typer.Typer(
@@ -31,6 +31,7 @@ train.command("classify")(classify.train_classify)
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(text.generate, forecast.forecast, translate.translate, classify.classify),
     *(inside.equations, inside.shapes, inside.diagram, inside.explore),
+    convert.convert,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from gatewise.convert.report import Conversion, Layers
-from gatewise.errors import InputError
+from gatewise.convert.report import Conversion, Layers, NoRuntime
+from gatewise.errors import InputError, MissingPackageError
 from gatewise.layer import Layer
+
+if TYPE_CHECKING:
+    from gatewise.convert.proof import Proof
 
 # The module of each kind of file, which has `read(source, like)`, `write(module, path, …)` and `runtime(source)`.
 HOME = {
@@ -67,7 +72,11 @@ def layers(source: Source) -> Layers:
 
     Args, Raises: as `load`.
     """
-    module = read(source).module
+    return recurrent_layers(read(source).module)
+
+
+def recurrent_layers(module: nn.Module) -> Layers:
+    """The recurrent layers of what was read, by name."""
     if isinstance(module, Layers):
         return module
     found = Layers()
@@ -93,12 +102,93 @@ def save(module: nn.Module, path: str | os.PathLike[str], **options: Any) -> Con
         MissingPackageError: the package that writes such files is not installed.
     """
     path = Path(path)
+    made = importlib.import_module(HOME[kind_of_name(path)]).write(module, path, **options)
+    assert isinstance(made, Conversion)
+    return made
+
+
+def file(
+    source: Source,
+    target: str | os.PathLike[str] | None = None,
+    like: nn.Module | None = None,
+    *,
+    layer: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Conversion, Conversion | None, Proof]:
+    """From one kind of file to another, and the proof: both libraries and gatewise on the same random input.
+
+    Args:
+        source, like: as of `load`. target, options: as of `save`; None reads and proves, and writes nothing.
+        layer: one of the source's recurrent layers, by its name in `layers`, where it alone is wanted.
+        seed: of the proof's random input.
+
+    Returns:
+        What became what in reading and in writing, and the proof. Where the proof fails (`proof.ok` is false) no
+        target is written, and one that was there stays as it was.
+
+    Raises:
+        InputError, MissingPackageError: as `load` and `save`; or the source tells several layers and not the whole,
+            and `layer` does not say which.
+    """
+    from gatewise.convert.proof import prove, runtime_of  # which imports this module
+    from gatewise.tasks.run import write
+
+    path = None if target is None else Path(target)
+    if path is not None:
+        _check_target(source, path)
+    found = read(source, like)
+    if layer is not None:
+        found = _one_layer(found, layer, source)
+    runs: list[Source] = [] if layer is not None else [source]
+    if path is None:
+        return found, None, prove(found, *runs, seed=seed)
+    if isinstance(found.module, Layers) and not found.module:
+        raise InputError(f"{source} has no recurrent layer that is known here: {'; '.join(found.left) or 'none'}")
+    if isinstance(found.module, Layers) and kind_of_name(path) != "tensors":
+        names = ", ".join(found.module)
+        raise InputError(f"{source} tells its recurrent layers and not the whole: say which of them, layer: {names}")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / path.name
+        try:
+            written = save(found.module, made, **options)
+            runs.append(made)
+            with contextlib.suppress(NoRuntime, MissingPackageError):  # which the proof tells
+                runs[-1] = runtime_of(made)  # what its own library refuses is no file to write
+        except InputError as error:
+            raise InputError(str(error).replace(str(made), str(path))) from error
+        proof = prove(found, *runs, seed=seed)
+        if proof.ok:
+            write(path, made.read_bytes())
+    return found, written, proof
+
+
+def _one_layer(found: Conversion, name: str, source: Source) -> Conversion:
+    """What is read, as one of its recurrent layers alone."""
+    every = recurrent_layers(found.module)
+    if name not in every:
+        raise InputError(f"{source} has no recurrent layer {name!r}, expected one of: {', '.join(every) or 'none'}")
+    rest = f"all but {name}: one layer is asked for"
+    return Conversion(every[name], found.kind, found.mapped, [*found.left, rest], found.notes)
+
+
+def _check_target(source: Source, path: Path) -> None:
+    """What would fail after the reading is better refused before."""
+    kind_of_name(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file to write")
+    if isinstance(source, (str, os.PathLike)) and Path(source).exists() and path.exists() and path.samefile(source):
+        raise InputError(f"{path} is the source itself: give another name to write to")
+
+
+def kind_of_name(path: Path) -> str:
+    """The kind of file that a path's ending asks for."""
     kind = ENDINGS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path}: the ending tells the kind of file, expected one of {', '.join(ENDINGS)}")
-    made = importlib.import_module(HOME[kind]).write(module, path, **options)
-    assert isinstance(made, Conversion)
-    return made
+    return kind
 
 
 def kind_of(source: Source) -> str:

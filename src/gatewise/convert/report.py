@@ -49,6 +49,10 @@ class Runtime:
     run: Callable[[Sequence[Any]], Sequence[Any]] = field(repr=False)
 
 
+class NoRuntime(Exception):  # noqa: N818  # a fact, and no fault of anybody's
+    """No other library runs such a file; the text says why."""
+
+
 class Layers(nn.ModuleDict):
     """The recurrent layers of a file, by their names there: what `load` gives of a file that does not tell the whole.
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from gatewise.convert.arrays import tensor
-from gatewise.convert.keras.hdf5 import Reader
+from gatewise.convert.keras.hdf5 import Reader, check_heaps
 from gatewise.errors import InputError, one_line, require
 
 # A member of a .keras archive may unpack to 100 times its size; Keras itself does not compress them at all.
@@ -123,6 +123,8 @@ def _hdf5(file: Any, name: str, size: int, config: dict[str, Any] | None, versio
     import h5py  # type: ignore[import-untyped]
 
     try:
+        if size:
+            check_heaps(file, name)
         with h5py.File(file, "r") as opened:
             reader = Reader(opened, name, size)
             if (text := reader.text(opened, "model_config")) is not None and config is None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import mmap
+import re
 from collections.abc import Iterator
-from typing import Any
+from contextlib import nullcontext
+from io import BufferedReader
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -18,6 +23,29 @@ FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 DEPTH, OBJECTS, NAMES = 32, 100_000, 50_000
 # What compressed arrays may grow to: 64 MiB at least, since few bytes may be many zeros; else 100 times their size.
 FLOOR, GROWTH = 1 << 26, 100
+
+
+def check_heaps(file: BinaryIO, name: str) -> None:
+    """Check the heaps in which HDF5 keeps strings: in one whose objects have no end, the library itself turns for ever.
+
+    Raises: InputError: a heap's objects do not fill it. Source: HDF5 file format 3.0, III.E, global heap.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if isinstance(file, BufferedReader) else nullcontext(
+        file.getbuffer()  # type: ignore[attr-defined]
+    ) as view:
+        for found in re.finditer(rb"GCOL\x01\0\0\0", view):
+            start = found.start()
+            size = int.from_bytes(view[start + 8 : start + 16], "little")
+            place, end = start + 16, start + size
+            while place + 16 <= end <= len(view):
+                number = int.from_bytes(view[place : place + 2], "little")
+                length = int.from_bytes(view[place + 8 : place + 16], "little")
+                step = length if number == 0 else 16 + -(-length // 8) * 8  # object 0 is the free rest, header included
+                if step < 16 or place + step > end:
+                    raise InputError(f"{name} is a damaged HDF5 file: a heap of it holds an object of {length} bytes")
+                place += step
+            if end > len(view):
+                raise InputError(f"{name} is a damaged or truncated HDF5 file: a heap of it ends behind the file")
 
 
 class Reader:
@@ -92,7 +120,7 @@ class Reader:
             raise self.bad(f"{path} is no array, of which its own table of contents speaks")
         if data.is_virtual or data.external:
             raise self.bad(f"the array {path} lies in another file, which is not opened")
-        half = _text(data.attrs, "dtype") == "bfloat16" and data.dtype.itemsize == 2
+        half = self.text(data, "dtype") == "bfloat16" and data.dtype.itemsize == 2
         if data.dtype.kind not in "fiu" and not half:
             raise self.bad(f"the array {path} is of {data.dtype}, expected numbers")
         if data.shape is None:
@@ -116,46 +144,45 @@ class Reader:
         return tensor(numbers, path)
 
     def text(self, group: Any, name: str) -> str | None:
-        """A string attribute, or None."""
-        try:
-            return _text(group.attrs, name)
-        except (OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
-            raise self.bad(f"the attribute {name} cannot be read: {' '.join(str(error).split())}") from None
+        """A string attribute; None if there is none, or something else."""
+        found = self._strings(group, name)
+        return found[0] if found is not None and len(found) == 1 else None
 
     def names(self, group: Any, name: str) -> list[str] | None:
         """A list of strings, which Keras splits into {name}0, {name}1 … where it is long; None if there is none."""
-        if name in group.attrs:
-            return self._strings(group, name)
-        found: list[str] = []
-        k = 0
-        while f"{name}{k}" in group.attrs:
-            found += self._strings(group, f"{name}{k}")
-            k += 1
-        return found if k else None
+        parts = [name]
+        if name not in group.attrs:
+            parts = list(itertools.takewhile(lambda part: part in group.attrs, (f"{name}{k}" for k in itertools.count())))
+        if not parts:
+            return None
+        made: list[str] = []
+        for part in parts:
+            found = self._strings(group, part)
+            if found is None:
+                raise self.bad(f"the attribute {part} is something else than a list of names")
+            made += found
+        return made
 
-    def _strings(self, group: Any, name: str) -> list[str]:
+    def _strings(self, group: Any, name: str) -> list[str] | None:
+        """The strings of an attribute; None if there is none, or something else."""
         import h5py
 
-        kind, shape = group.attrs.get_id(name).dtype, group.attrs.get_id(name).shape
-        count = math.prod(shape or (0,))
-        if count == 0:
-            return []
-        if (h5py.check_string_dtype(kind) is None and kind.kind != "S") or len(shape) != 1 or count > NAMES:
-            raise self.bad(f"the attribute {name} is {kind} of shape {shape}, expected a list of names")
         try:
-            return [v.decode() if isinstance(v, bytes) else str(v) for v in group.attrs[name]]
-        except (OSError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+            if name not in group.attrs:
+                return None
+            found = group.attrs.get_id(name)
+            count = math.prod(found.shape or (1,)) if found.shape is not None else 0
+            if count == 0:
+                return []  # an empty list has no type of strings
+            if h5py.check_string_dtype(found.dtype) is None and found.dtype.kind != "S":
+                return None
+            if count > NAMES or count * found.dtype.itemsize > self.size:
+                raise self.bad(f"the attribute {name} has {count} strings of {found.dtype.itemsize} bytes, "
+                               "more than the file")  # fmt: skip
+            value = group.attrs[name]
+            every = [value] if isinstance(value, (str, bytes)) else list(value.reshape(-1))
+            return [v.decode() if isinstance(v, bytes) else str(v) for v in every]
+        except InputError:
+            raise
+        except (OSError, ValueError, RuntimeError, UnicodeError, TypeError, MemoryError, OverflowError) as error:
             raise self.bad(f"the attribute {name} cannot be read: {' '.join(str(error).split())}") from None
-
-
-def _text(attributes: Any, name: str) -> str | None:
-    """A string attribute, if it is there and a string."""
-    import h5py
-
-    if name not in attributes:
-        return None
-    found = attributes.get_id(name)
-    if (h5py.check_string_dtype(found.dtype) is None and found.dtype.kind != "S") or math.prod(found.shape or (1,)) > 1:
-        return None
-    value = attributes[name]
-    return value.decode() if isinstance(value, bytes) else str(value)

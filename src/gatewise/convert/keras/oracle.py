@@ -62,7 +62,8 @@ def runtime(source: Any) -> Runtime:
 
     def run(arrays: Sequence[Any]) -> Sequence[Any]:
         made = model([keras.ops.convert_to_tensor(a) for a in arrays], training=False)
-        return [keras.ops.convert_to_numpy(t) for t in keras.tree.flatten(made)]
+        # Not keras.ops.convert_to_numpy, which warns of torch's tensors under numpy 2.
+        return [t.detach().cpu().numpy() if isinstance(t, Tensor) else t.__array__() for t in keras.tree.flatten(made)]
 
     return Runtime(f"Keras {keras.__version__} on {keras.backend.backend()}", inputs, run)  # type: ignore[arg-type]
 

@@ -113,7 +113,9 @@ class KerasRNN(nn.Module):
             mask = mask.to(torch.bool)
             counts = mask.sum(1)
             lengths = counts.clamp(min=1)  # a sample without any step is mended below
-            order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
+            # Each key but once, since exporters know no stable sort.
+            steps = torch.arange(mask.shape[1], device=mask.device)
+            order = torch.argsort(torch.where(mask, steps, steps + mask.shape[1]), dim=1)
             x = x.gather(1, order.unsqueeze(2).expand_as(x))
         finals: list[Tensor] = []
         for layer in layers:

@@ -42,6 +42,8 @@ def load(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path} is no ONNX model, or a damaged one: {one_line(error)}") from None
     if not model.ir_version or not model.graph.output or not model.opset_import:
         raise InputError(f"{path} is no ONNX model: it has no version, no operators or no outputs")
+    if not all(isinstance(name, str) for name in _names(model.graph)):  # protobuf gives bytes for what is no text
+        raise InputError(f"{path} is a damaged ONNX model: it has names that are no text")
     left = LIMIT - size
     for tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -58,6 +60,18 @@ def load(path: Path) -> onnx.ModelProto:
     for kind in unknown:
         kind.ClearField("shape")
     return model
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[object]:
+    """Every name in a graph."""
+    yield graph.name
+    for part in (*graph.input, *graph.output, *graph.initializer):
+        yield part.name
+    for given in graph.input:
+        yield from (dim.dim_param for dim in given.type.tensor_type.shape.dim)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
@@ -106,7 +120,10 @@ def value(tensor: TensorProto, what: str) -> torch.Tensor:
     Raises: InputError: sizes that don't fit the data. NotImplementedError: numbers that torch does not have.
     """
     if tensor.data_type not in DTYPES:
-        raise NotImplementedError(f"numbers of type {TensorProto.DataType.Name(tensor.data_type)}")
+        known = TensorProto.DataType.items()
+        raise NotImplementedError(
+            f"numbers of type {({n: k for k, n in known}).get(tensor.data_type, tensor.data_type)}"
+        )
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:

@@ -1,0 +1,71 @@
+"""`gatewise convert`: a skin over `gatewise.convert.file`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatewise.cli.errors import one_line_errors
+
+if TYPE_CHECKING:
+    from gatewise.convert import Conversion
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A model of Keras (.keras, .h5), ONNX (.onnx), torch (.pt, .safetensors) or numpy (.npz), told by what"
+            " is in it; or the folder that a training wrote.",
+            metavar="IN",
+        ),
+    ],
+    target: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The file to write; its ending tells the kind. Left out, IN is read and proved.", metavar="OUT"
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="One of the recurrent layers of IN, by its name there.", metavar="NAME")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the proof's random input.")] = 0,
+) -> None:
+    """Convert a model from one framework to another, exactly or not at all, and prove it.
+
+    It shows what became what. Then gatewise and the frameworks' own runtimes, where installed, read random input.
+
+    If a number differs by more than rounding, nothing is written, and the exit code is 1. No code of a file is run.
+    """
+    with one_line_errors():
+        from gatewise.convert import file
+
+        found, written, proof = file(source, target, layer=layer, seed=seed)
+        _show(f"{source}, {found.kind}", found)
+        if written is not None:
+            _show(f"{target}, {written.kind}", written)
+        print(proof)
+        if not proof.ok:
+            print("the proof failed" + (f": {target} is not written" if target else ""))
+            raise typer.Exit(1)
+        if target is not None:
+            print(f"written: {target}")
+
+
+def _show(title: str, conversion: "Conversion") -> None:
+    print(title)
+    rows = [(m.source, f"-> {m.target}", m.how) for m in conversion.mapped]
+    for line in _table(rows):
+        print(f"  {line}")
+    for left in conversion.left:
+        print(f"  left: {left}")
+    for note in conversion.notes:
+        print(f"  note: {note}")
+    print()
+
+
+def _table(rows: Sequence[tuple[str, ...]], widest: int = 60) -> list[str]:
+    """Columns side by side; a cell wider than most does not widen its whole column."""
+    widths = [max((len(c) for c in column if len(c) <= widest), default=0) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]

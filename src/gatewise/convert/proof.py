@@ -1,0 +1,290 @@
+"""The proof of a conversion: the other library's own runtime and gatewise on the same random input."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gatewise.convert.files import HOME, kind_of
+from gatewise.convert.network import Spec
+from gatewise.convert.report import Conversion, Layers, NoRuntime, Runtime
+from gatewise.errors import InputError, MissingPackageError, one_line, require
+from gatewise.layer import Layer
+from gatewise.tasks.models import evaluating
+
+# Sizes for what may vary, by name; the third draw stands in for one that the other library refuses, as a convolution
+# over one step may be.
+DRAWS = ({"B": 1, "T": 1}, {"B": 3, "T": 11}, {"B": 2, "T": 40})
+OTHERS = (1, 5, 24)  # sizes that have other names
+ZEROS = 0.2  # the share of steps that are zero
+# Two right computations differ by rounding: sums of a few hundred products in another order, over the steps. A swapped
+# gate or a lost bias is off by a hundredth or more. Each is a share of the output's largest number, or of 1.
+ALLOWED = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+# A recurrence can amplify rounding at will, so what the module itself loses to rounding is allowed, a few times.
+TIMES_OWN_ROUNDING = 8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output of another library and of gatewise, on one input.
+
+    absolute: the largest difference. relative: as a share of the largest number there, or of 1. allowed: how much of
+    that is rounding. wrong: why they do not agree, or "".
+    """
+
+    runtime: str
+    input: str
+    output: str
+    absolute: float
+    relative: float
+    allowed: float
+    wrong: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a comparison came to.
+
+    differences: of each output on each input. unproved: what could not be compared, and why.
+    """
+
+    differences: Sequence[Difference] = ()
+    unproved: Sequence[str] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Nothing that was compared differs by more than rounding."""
+        return not any(d.wrong for d in self.differences)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The libraries that took part, with their versions."""
+        return tuple(dict.fromkeys(d.runtime for d in self.differences))
+
+    def __str__(self) -> str:
+        lines = []
+        for name in self.runtimes:
+            mine = [d for d in self.differences if d.runtime == name]
+            most = max(mine, key=lambda d: (bool(d.wrong), d.relative))
+            outputs, inputs = len({d.output for d in mine}), len({d.input for d in mine})
+            lines.append(f"{'proved' if self.ok else 'compared'}: {name} and gatewise on random input,"
+                         f" {_count(inputs, 'shape')}, {_count(outputs, 'output')}: the largest difference is"
+                         f" {most.absolute:.1e}, {most.relative:.1e} of the largest number")  # fmt: skip
+            lines += [f"FAILED: {name}, {d.input}, {d.output}: {d.wrong}" for d in mine if d.wrong]
+        if self.differences:
+            allowed = max(d.allowed for d in self.differences)
+            lines.append(f"up to {allowed:.0e} of the largest number is rounding: sums in another order")
+        return "\n".join([*lines, *self.unproved])
+
+
+def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> Proof:
+    """Compare a module with what other libraries make of the files that it came from or was written to.
+
+    Args:
+        conversion: what `read` or `save` gave, or its module.
+        sources: files and live models, each run by its own library, where that is installed; or `Runtime`s.
+        seed: of the random input.
+
+    Returns:
+        The largest differences, over two shapes of input each (the second longer than one step and one sample). NaN or
+        infinity anywhere, or another shape, is a failure. What could not be compared is told in `unproved`.
+    """
+    require("numpy")
+    module = conversion.module if isinstance(conversion, Conversion) else conversion
+    differences: list[Difference] = []
+    unproved: list[str] = []
+    if isinstance(module, Layers):
+        unproved.append("not proved: layers were read and not how they are connected, so there is no whole to run")
+        sources = ()
+    for source in sources:
+        try:
+            runtime = source if isinstance(source, Runtime) else runtime_of(source)
+        except NoRuntime as reason:
+            unproved.append(f"not compared: {reason}")
+            continue
+        except (InputError, MissingPackageError) as error:
+            unproved.append(f"not proved: {error}")
+            continue
+        except Exception as error:  # whatever another library raises on a file that gatewise read: it is told
+            unproved.append(f"not proved: {type(error).__name__}: {one_line(error)[:200]}")
+            continue
+        for found in _compare(module, runtime, seed):
+            (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
+    return Proof(differences, unproved)
+
+
+def runtime_of(source: Any) -> Runtime:
+    """The library that a file belongs to, ready to run it.
+
+    Raises:
+        NoRuntime: no other library runs such a file. MissingPackageError: it is not installed.
+    """
+    made = importlib.import_module(HOME[kind_of(source)]).runtime(source)
+    assert isinstance(made, Runtime)
+    return made
+
+
+def call(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """A module's outputs in one list, of inputs in one list: states, which a module takes as a tuple, among them."""
+    parameters = list(inspect.signature(module.forward).parameters)
+    named = {s.name: x for s, x in zip(specs, inputs, strict=True) if s.name in parameters}
+    if isinstance(module, (Layer, nn.RNNBase)):
+        keywords = {name: named[name] for name in ("lengths", "resets") if name in named}
+        rest = [x for s, x in zip(specs, inputs, strict=True) if s.name not in keywords]
+    else:
+        keywords, rest = {}, list(inputs)
+    most = 2 if isinstance(module, (Layer, nn.RNNBase)) else len(parameters)
+    if not hasattr(module, "specs") and len(rest) > most:
+        rest = [*rest[: most - 1], tuple(rest[most - 1 :])]  # type: ignore[list-item]
+    return list(_flat(module(*rest, **keywords)))
+
+
+def _flat(made: Any) -> Iterator[Tensor]:
+    if isinstance(made, Tensor):
+        yield made
+    elif isinstance(made, Mapping):
+        yield from _flat(list(made.values()))
+    elif made is not None:
+        for part in made:
+            yield from _flat(part)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    found = [p.dtype for p in (*module.parameters(), *module.buffers()) if p.dtype in ALLOWED]
+    return max(found, key=lambda dtype: ALLOWED[dtype], default=torch.float32)
+
+
+def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Difference | str]:
+    """One library, on the first two draws that it takes."""
+    done, dtype = 0, _dtype(module)
+    turned = _batch_axis(module, runtime.inputs) is not None
+    for number, (sizes, other) in enumerate(zip(DRAWS, OTHERS, strict=True)):
+        if done == 2:
+            return
+        inputs, shown = _draw(runtime.inputs, sizes, other, torch.Generator().manual_seed(seed + number))
+        try:
+            theirs = [torch.from_numpy(a.copy()) for a in runtime.run([x.numpy() for x in inputs])]
+        except Exception as error:  # whatever another library raises: it is told
+            refusal = f"{runtime.name} does not run {shown}: {one_line(error)[:200]}"
+            if done == 0 and number == len(DRAWS) - 1:
+                yield _failed(runtime, shown, f"{refusal}; nor the shapes before")
+            else:
+                yield f"not proved: {refusal}"
+            continue
+        done += 1
+        try:
+            ours = _run(module, runtime.inputs, inputs, dtype)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            yield _failed(runtime, shown, f"gatewise does not run it: {one_line(error)[:200]}")
+            continue
+        ours = _as_there(ours, theirs, turned)
+        if len(theirs) != len(ours):
+            most = max(len(theirs), len(ours))
+            yield (f"not proved: {_count(most - min(len(theirs), len(ours)), 'output')} of {most}: {runtime.name} gives"
+                   f" {len(theirs)}, gatewise {len(ours)}")  # fmt: skip
+        exact: list[Tensor] | None = None
+        for k, (their, our) in enumerate(zip(theirs, ours, strict=False)):
+            output = f"output {k + 1}"
+            absolute, relative, wrong = _difference(their, our)
+            allowed = max(ALLOWED[dtype], ALLOWED.get(their.dtype, 0.0))  # the other library may have fewer digits
+            if not wrong and relative > allowed and dtype != torch.float64:
+                if exact is None:
+                    exact = _run(copy.deepcopy(module).double(), runtime.inputs, inputs, torch.float64)
+                    exact = _as_there(exact, theirs, turned)
+                allowed = max(allowed, TIMES_OWN_ROUNDING * _difference(exact[k], our)[1])
+            if not wrong and relative > allowed:
+                wrong = f"differs by {absolute:.1e}, {relative:.1e} of the largest number"
+            yield Difference(runtime.name, shown, output, absolute, relative, allowed, wrong)
+
+
+def _failed(runtime: Runtime, shown: str, wrong: str) -> Difference:
+    return Difference(runtime.name, shown, "all outputs", float("nan"), float("nan"), 0.0, wrong)
+
+
+def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
+    if (axis := _batch_axis(module, specs)) is not None:
+        given = [x.movedim(0, axis) if "B" in s.shape[:1] else x for s, x in zip(specs, given, strict=True)]
+    with torch.no_grad(), evaluating(module):
+        return call(module, specs, given)
+
+
+def _batch_axis(module: nn.Module, specs: Sequence[Spec]) -> int | None:
+    """Where the module has the batch, if the other library has it first and the module has not.
+
+    Models of Keras are batch first, whatever the module was that they were made of: that is told by its inputs, or by
+    its recurrent layers.
+    """
+    own: Sequence[Spec] = getattr(module, "specs", ())
+    if own:
+        moved = [m.shape.index("B") for m, s in zip(own, specs, strict=False) if "B" in m.shape and "B" in s.shape[:1]]
+        return next((axis for axis in moved if axis), None)
+    layers = [m for m in module.modules() if isinstance(m, (Layer, nn.RNNBase))]
+    time_major = bool(layers) and not any(layer.batch_first for layer in layers)
+    return 1 if time_major and any(s.shape[:2] == ("B", "T") for s in specs) else None
+
+
+def _as_there(ours: Sequence[Tensor], theirs: Sequence[Tensor], turned: bool) -> list[Tensor]:
+    """Outputs in the other library's shapes: the batch first, the states of each layer and direction on their own."""
+    if len(theirs) > len(ours):
+        for k in range(1, len(ours)):
+            apart = [*ours[:k], *(s for t in ours[k:] for s in (t.unbind(0) if t.dim() == 3 else [t]))]
+            if len(apart) == len(theirs):
+                ours = apart
+                break
+    made = []
+    for k, our in enumerate(ours):
+        shape = theirs[k].shape if k < len(theirs) else our.shape
+        if turned and our.shape != shape and our.dim() > 1 and our.transpose(0, 1).shape == shape:
+            our = our.transpose(0, 1)
+        elif our.shape == (1, *shape):  # the state of one layer
+            our = our[0]
+        made.append(our)
+    return made
+
+
+def _difference(their: Tensor, our: Tensor) -> tuple[float, float, str]:
+    """The largest difference, its share of the largest number or of 1, and what is wrong."""
+    if their.shape != our.shape:
+        return float("nan"), float("nan"), f"its shape is {tuple(their.shape)} there and {tuple(our.shape)} here"
+    one, other = their.double(), our.double()
+    if not (one.isfinite().all() and other.isfinite().all()):
+        return float("nan"), float("nan"), "it has NaN or infinity"
+    if not one.numel():
+        return 0.0, 0.0, ""
+    absolute = (one - other).abs().max().item()
+    return absolute, absolute / max(1.0, one.abs().max().item()), ""
+
+
+def _draw(
+    specs: Sequence[Spec], sizes: Mapping[str, int], other: int, random: torch.Generator
+) -> tuple[list[Tensor], str]:
+    """Random tensors of these shapes, and the shapes in words."""
+    inputs = []
+    for spec in specs:
+        shape = [size if isinstance(size, int) else sizes.get(size, other) for size in spec.shape]
+        if spec.dtype.is_floating_point:
+            x = torch.randn(shape, generator=random, dtype=torch.float64).to(spec.dtype)
+        elif spec.dtype == torch.bool:
+            x = torch.rand(shape, generator=random) < 0.5
+        elif spec.high or len(shape) != 1:
+            x = torch.randint(0, spec.high or 2, shape, generator=random, dtype=spec.dtype)
+        else:  # one integer a sample without a bound is its length
+            steps = sizes["T"] if any("T" in s.shape for s in specs) else 1
+            x = torch.randint(1, steps + 1, shape, generator=random, dtype=spec.dtype)
+        if {"B", "T"} <= set(spec.shape):  # a step of zeros is what masks look for
+            axes = [size if name in ("B", "T") else 1 for name, size in zip(spec.shape, shape, strict=True)]
+            x = torch.where(torch.rand(axes, generator=random) < ZEROS, torch.zeros_like(x), x)
+        inputs.append(x)
+    return inputs, ", ".join(f"{spec.name} {tuple(x.shape)}" for spec, x in zip(specs, inputs, strict=True))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

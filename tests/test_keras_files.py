@@ -64,9 +64,19 @@ def sequential(*layers: tuple[str, Mapping[str, Any]], shape: Sequence[int | Non
     return {"class_name": "Sequential", "config": made}
 
 
-PLAIN = {"activation": "tanh", "recurrent_activation": "hard_sigmoid", "use_bias": True, "return_sequences": True,
-         "go_backwards": False, "stateful": False, "unroll": False, "implementation": 0, "trainable": True,
-         "kernel_initializer": {"class_name": "VarianceScaling", "config": {}}, "unit_forget_bias": True}  # fmt: skip
+PLAIN = {
+    "activation": "tanh",
+    "recurrent_activation": "hard_sigmoid",
+    "use_bias": True,
+    "return_sequences": True,
+    "go_backwards": False,
+    "stateful": False,
+    "unroll": False,
+    "implementation": 0,
+    "trainable": True,
+    "kernel_initializer": {"class_name": "VarianceScaling", "config": {}},
+    "unit_forget_bias": True,
+}
 
 
 def sigmoid(a: Array) -> Array:
@@ -123,15 +133,18 @@ def weights(gates: int, inputs: int, units: int, bias: tuple[int, ...] | None = 
 def test_keras_2_0(tmp_path: Path, split: bool) -> None:
     """No reset_after, the old hard_sigmoid, a Sequential that is a list."""
     first, second, dense = weights(3, 4, 3), weights(4, 3, 2), {"kernel": numbers(2, 5), "bias": numbers(5)}
-    config = sequential(("GRU", PLAIN | {"units": 3, "name": "g"}), ("LSTM", PLAIN | {"units": 2, "name": "l"}),
-                        ("Dense", {"units": 5, "activation": "hard_sigmoid", "use_bias": True, "name": "d"}))  # fmt: skip
+    config = sequential(
+        ("GRU", PLAIN | {"units": 3, "name": "g"}),
+        ("LSTM", PLAIN | {"units": 2, "name": "l"}),
+        ("Dense", {"units": 5, "activation": "hard_sigmoid", "use_bias": True, "name": "d"}),
+    )
     path = write(tmp_path / "old.h5", {"g": first, "l": second, "d": dense}, config, split=split)
     found = read(path)
     x = numbers(2, 6, 4)
     inner = lstm(gru(x, *first.values(), hard, after=False), *second.values(), hard)
     agree(found.module, x, hard(inner @ dense["kernel"] + dense["bias"]))
     layers = convert.layers(path)
-    assert layers["g"].cell.name.startswith("activations(gru_reset_before")
+    assert layers["g/layer"].cell.name.startswith("activations(gru_reset_before")
     assert "reset gate before the product" in found.mapped[0].how
     assert "(0.2x + 0.5)" in found.mapped[0].how
 
@@ -172,30 +185,85 @@ def test_cudnn(tmp_path: Path, version: str) -> None:
 def functional(version: str = "2.4.0") -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
     """A Functional model of Keras 2: masks that meet, states that are handed on, a model inside of it."""
     rnn = PLAIN | {"recurrent_activation": "sigmoid", "return_state": True}
-    inside = {"name": "inside", "input_layers": [["i", 0, 0]], "output_layers": [["l", 0, 0]], "layers": [
-        {"class_name": "InputLayer", "name": "i", "config": {"name": "i", "batch_input_shape": [None, None, 3]}, "inbound_nodes": []},
-        {"class_name": "LSTM", "name": "l", "config": rnn | {"name": "l", "units": 2, "return_state": False}, "inbound_nodes": [[["i", 0, 0, {}]]]},
-    ]}  # fmt: skip
+    inside = {
+        "name": "inside",
+        "input_layers": [["i", 0, 0]],
+        "output_layers": [["l", 0, 0]],
+        "layers": [
+            {
+                "class_name": "InputLayer",
+                "name": "i",
+                "config": {"name": "i", "batch_input_shape": [None, None, 3]},
+                "inbound_nodes": [],
+            },
+            {
+                "class_name": "LSTM",
+                "name": "l",
+                "config": rnn | {"name": "l", "units": 2, "return_state": False},
+                "inbound_nodes": [[["i", 0, 0, {}]]],
+            },
+        ],
+    }
     layers = [
-        {"class_name": "InputLayer", "name": "x", "config": {"name": "x", "batch_input_shape": [None, None, 4]}, "inbound_nodes": []},
-        {"class_name": "LSTM", "name": "a", "config": rnn | {"name": "a", "units": 3}, "inbound_nodes": [[["x", 0, 0, {}]]]},
-        {"class_name": "LSTM", "name": "b", "config": rnn | {"name": "b", "units": 3, "return_state": False},
-         "inbound_nodes": [[["a", 0, 0, {}], ["a", 0, 1, {}], ["a", 0, 2, {}]]]},
-        {"class_name": "Model", "name": "inside", "config": inside, "inbound_nodes": [[["b", 0, 0, {}]], [["a", 0, 0, {}]]]},
-        {"class_name": "Add", "name": "s", "config": {"name": "s", "trainable": True},
-         "inbound_nodes": [[["inside", 1, 0, {}], ["inside", 2, 0, {}]]]},
-    ]  # fmt: skip
-    config = {"class_name": "Model", "config": {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]],
-                                                "output_layers": [["s", 0, 0], ["a", 0, 1]]}}  # fmt: skip
+        {
+            "class_name": "InputLayer",
+            "name": "x",
+            "config": {"name": "x", "batch_input_shape": [None, None, 4]},
+            "inbound_nodes": [],
+        },
+        {
+            "class_name": "LSTM",
+            "name": "a",
+            "config": rnn | {"name": "a", "units": 3},
+            "inbound_nodes": [[["x", 0, 0, {}]]],
+        },
+        {
+            "class_name": "LSTM",
+            "name": "b",
+            "config": rnn | {"name": "b", "units": 3, "return_state": False},
+            "inbound_nodes": [[["a", 0, 0, {}], ["a", 0, 1, {}], ["a", 0, 2, {}]]],
+        },
+        {
+            "class_name": "Model",
+            "name": "inside",
+            "config": inside,
+            "inbound_nodes": [[["b", 0, 0, {}]], [["a", 0, 0, {}]]],
+        },
+        {
+            "class_name": "Add",
+            "name": "s",
+            "config": {"name": "s", "trainable": True},
+            "inbound_nodes": [[["inside", 1, 0, {}], ["inside", 2, 0, {}]]],
+        },
+    ]
+    config = {
+        "class_name": "Model",
+        "config": {
+            "name": "m",
+            "layers": layers,
+            "input_layers": [["x", 0, 0]],
+            "output_layers": [["s", 0, 0], ["a", 0, 1]],
+        },
+    }
     return config, {"x": {}, "a": weights(4, 4, 3), "b": weights(4, 3, 3), "inside": weights(4, 3, 2), "s": {}}
 
 
 def test_a_functional_model_of_keras_2(tmp_path: Path) -> None:
     config, arrays = functional()
     module = read(write(tmp_path / "f.h5", arrays, config, "2.4.0")).module
-    own = {name: gatewise.convert.from_arrays(cells.lstm, input=w["kernel"], recurrent=w["recurrent_kernel"], bias=w["bias"],
-                                              gates="i f g o", layout="i (g h)", batch_first=True)
-           for name, w in arrays.items() if w}  # fmt: skip
+    own = {
+        name: gatewise.convert.from_arrays(
+            cells.lstm,
+            input=w["kernel"],
+            recurrent=w["recurrent_kernel"],
+            bias=w["bias"],
+            gates="i f g o",
+            layout="i (g h)",
+            batch_first=True,
+        )
+        for name, w in arrays.items()
+        if w
+    }
     x = torch.from_numpy(numbers(2, 5, 4))
     with torch.no_grad():
         first, (h, c) = own["a"](x)
@@ -209,8 +277,10 @@ def test_a_functional_model_of_keras_2(tmp_path: Path) -> None:
 def test_masks_of_keras_2(tmp_path: Path) -> None:
     """A step counts behind Add only if it does in all inputs; Bidirectional before TensorFlow's repeats outputs."""
     lstm_config = {"class_name": "LSTM", "config": PLAIN | {"units": 3, "name": "f", "recurrent_activation": "sigmoid"}}
-    config = sequential(("Masking", {"mask_value": 0.0, "name": "m"}),
-                        ("Bidirectional", {"layer": lstm_config, "merge_mode": "sum", "name": "b", "trainable": True}))  # fmt: skip
+    config = sequential(
+        ("Masking", {"mask_value": 0.0, "name": "m"}),
+        ("Bidirectional", {"layer": lstm_config, "merge_mode": "sum", "name": "b", "trainable": True}),
+    )
     one, two = weights(4, 4, 3), {k: v + 0.1 for k, v in weights(4, 4, 3).items()}
     arrays = {
         "m": {},
@@ -253,7 +323,11 @@ def test_an_unknown_activation_or_a_wrong_shape_is_refused(tmp_path: Path) -> No
     arrays = {"l": weights(4, 4, 3)}
     wrong: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         (good | {"activation": "magic"}, arrays, "no activation 'magic'"),
-        (good | {"activation": {"class_name": "function", "config": "os.system", "registered_name": "my>own"}}, arrays, "activation"),
+        (
+            good | {"activation": {"class_name": "function", "config": "os.system", "registered_name": "my>own"}},
+            arrays,
+            "activation",
+        ),
         (good | {"recurrent_activation": "softmax"}, arrays, "no activation 'softmax'"),
         (good | {"units": 5}, arrays, "shape"),
         (good | {"units": "many"}, arrays, "units is 'many'"),
@@ -264,7 +338,7 @@ def test_an_unknown_activation_or_a_wrong_shape_is_refused(tmp_path: Path) -> No
         (good, {"l": {**weights(4, 4, 3), "bias": numbers(24)}}, "bias has shape"),
         (good, {}, "no arrays"),
         (good, {"l": dict(reversed(weights(4, 4, 3).items()))}, "where its kernel is expected"),
-    ]  # fmt: skip
+    ]
     for k, (settings, stored, match) in enumerate(wrong):
         with pytest.raises(InputError, match=match) as caught:
             read(write(tmp_path / f"{k}.h5", stored, sequential(("LSTM", settings))))
@@ -284,14 +358,24 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
 
     layers = ("config", "layers")
     wrong = [
-        [], {}, {"class_name": 3}, {"class_name": "Sequential", "config": 3}, {"class_name": "Sequential", "config": {"layers": []}},
-        {"class_name": "Model", "config": {"layers": {}}}, {"class_name": "Sequential", "config": {"layers": [None]}},
-        changed("config", "output_layers", value=[["s", 7, 0]]), changed("config", "output_layers", value=None),
-        changed("config", "output_layers", value=[["a", 0, 9]]), changed("config", "input_layers", value=[["s", 0, 0]]),
-        changed(*layers, 4, "inbound_nodes", value=[[["s", 0, 0, {}]]]), changed(*layers, 4, "inbound_nodes", value=3),
-        changed(*layers, 4, "inbound_nodes", value=[[["nobody", 0, 0, {}]]]), changed(*layers, 1, "inbound_nodes", value=[[3]]),
-        changed(*layers, 0, "config", "batch_input_shape", value="wide"), changed(*layers, 2, "config", "name", value="a"),
-    ]  # fmt: skip
+        [],
+        {},
+        {"class_name": 3},
+        {"class_name": "Sequential", "config": 3},
+        {"class_name": "Sequential", "config": {"layers": []}},
+        {"class_name": "Model", "config": {"layers": {}}},
+        {"class_name": "Sequential", "config": {"layers": [None]}},
+        changed("config", "output_layers", value=[["s", 7, 0]]),
+        changed("config", "output_layers", value=None),
+        changed("config", "output_layers", value=[["a", 0, 9]]),
+        changed("config", "input_layers", value=[["s", 0, 0]]),
+        changed(*layers, 4, "inbound_nodes", value=[[["s", 0, 0, {}]]]),
+        changed(*layers, 4, "inbound_nodes", value=3),
+        changed(*layers, 4, "inbound_nodes", value=[[["nobody", 0, 0, {}]]]),
+        changed(*layers, 1, "inbound_nodes", value=[[3]]),
+        changed(*layers, 0, "config", "batch_input_shape", value="wide"),
+        changed(*layers, 2, "config", "name", value="a"),
+    ]
     for k, bad in enumerate(wrong):
         with pytest.raises(InputError) as caught:
             read(write(tmp_path / f"{k}.h5", arrays, bad, "2.4.0"))
@@ -299,7 +383,7 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
     for text in (b"{", b"[" * 100_000, b"\xff\xfe", b"3"):
         path = write(tmp_path / "text.h5", arrays, config)
         with h5py.File(path, "a") as file:
-            file.attrs["model_config"] = np.void(text) if len(text) < 60_000 else text[:60_000]
+            file.attrs["model_config"] = np.void(text) if text == b"3" else text
         with pytest.raises(InputError):
             read(path)
 
@@ -414,8 +498,18 @@ def test_hostile_hdf5(tmp_path: Path) -> None:
     def nothing(group: Any) -> None:
         group["kernel"] = h5py.Empty("f4")
 
-    cases = {"external link": external, "soft link": soft, "another file": virtual, "in another file": elsewhere, "are stored": declared,
-             "bomb": huge, "expected numbers": reference, "numbers": strings, "no array": missing, "empty": nothing}  # fmt: skip
+    cases = {
+        "external link": external,
+        "soft link": soft,
+        "another file": virtual,
+        "in another file": elsewhere,
+        "are stored": declared,
+        "bomb": huge,
+        "expected numbers": reference,
+        "numbers": strings,
+        "no array": missing,
+        "empty": nothing,
+    }
     for k, (match, make) in enumerate(cases.items()):
         path = tmp_path / f"bad{k}.h5"
         path.write_bytes(with_array(make))
@@ -464,7 +558,7 @@ def test_random_damage_is_told_or_harmless(tmp_path: Path) -> None:
         tmp_path / "whole.h5", {"l": weights(4, 4, 3)}, sequential(("LSTM", PLAIN | {"units": 3, "name": "l"}))
     ).read_bytes()
     random = np.random.default_rng(0)
-    told = 0
+    told = []
     for _ in range(150):
         damaged = bytearray(whole)
         for place in random.integers(0, len(whole), 20):
@@ -474,6 +568,6 @@ def test_random_damage_is_told_or_harmless(tmp_path: Path) -> None:
         try:
             read(path)
         except InputError as error:
-            told += 1
-            assert "\n" not in str(error)
-    assert told > 20
+            told.append(str(error))
+    assert len(told) > 20
+    assert not any("\n" in text for text in told)

@@ -113,10 +113,12 @@ RECURRENT: dict[str, Callable[[Any], Any]] = {
     "bi mul last": lambda L: L.Bidirectional(L.LSTM(3), merge_mode="mul"),
     "bi ave": lambda L: L.Bidirectional(L.SimpleRNN(3, return_sequences=True), merge_mode="ave"),
     "bi both": lambda L: L.Bidirectional(L.LSTM(3, **BOTH), merge_mode=None),
-    "bi own": lambda L: L.Bidirectional(L.GRU(3, **BOTH), backward_layer=L.GRU(3, reset_after=False, go_backwards=True, **BOTH)),
+    "bi own": lambda L: L.Bidirectional(
+        L.GRU(3, **BOTH), backward_layer=L.GRU(3, reset_after=False, go_backwards=True, **BOTH)
+    ),
     "bi kinds": lambda L: L.Bidirectional(L.GRU(3), merge_mode="sum", backward_layer=L.LSTM(3, go_backwards=True)),
     "bi cells": lambda L: L.Bidirectional(L.RNN([L.GRUCell(2), L.LSTMCell(3)], return_sequences=True)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RECURRENT)
@@ -190,15 +192,33 @@ def everything(keras: Any) -> tuple[Any, list[np.ndarray[Any, Any]]]:
     p, q = L.GlobalAveragePooling1D()(met), L.GlobalMaxPooling1D()(met)
     causal = L.Conv1D(4, 2, padding="causal", dilation_rate=2)(b)
     outputs = [
-        L.GRU(2)(met), p, q, L.Conv1D(3, 3, padding="same", strides=2, activation="gelu")(met), L.Dot(axes=1)([p, q]),
+        L.GRU(2)(met),
+        p,
+        q,
+        L.Conv1D(3, 3, padding="same", strides=2, activation="gelu")(met),
+        L.Dot(axes=1)([p, q]),
         L.GRU(2)(L.Concatenate(axis=1)([L.PReLU(shared_axes=[1])(causal), L.Masking()(b)])),
-        L.MaxPooling1D(3, 2, padding="same")(causal), L.AveragePooling1D(2, 2)(causal), L.Subtract()([p, q]),
-        L.Conv1D(4, 3, groups=2)(causal), L.GRU(2)(L.Concatenate()([met, b])), L.Softmax()(p),
-        L.Multiply()([p, q]), L.Maximum()([p, q]), L.Minimum()([p, q]), L.Average()([p, q]), L.RepeatVector(3)(p),
-        L.ReLU(max_value=0.5, negative_slope=0.1, threshold=0.1)(p), L.LeakyReLU(negative_slope=0.2)(p), L.ELU(alpha=0.5)(p),
-        L.ZeroPadding1D((1, 2))(causal), L.Cropping1D((1, 2))(causal), L.UpSampling1D(2)(causal), L.GaussianNoise(0.5)(p),
-        L.Activation("softmax")(p), L.TimeDistributed(L.LSTM(2))(L.ZeroPadding2D(1)(L.Reshape((3, 1, 1))(p))),
-    ]  # fmt: skip
+        L.MaxPooling1D(3, 2, padding="same")(causal),
+        L.AveragePooling1D(2, 2)(causal),
+        L.Subtract()([p, q]),
+        L.Conv1D(4, 3, groups=2)(causal),
+        L.GRU(2)(L.Concatenate()([met, b])),
+        L.Softmax()(p),
+        L.Multiply()([p, q]),
+        L.Maximum()([p, q]),
+        L.Minimum()([p, q]),
+        L.Average()([p, q]),
+        L.RepeatVector(3)(p),
+        L.ReLU(max_value=0.5, negative_slope=0.1, threshold=0.1)(p),
+        L.LeakyReLU(negative_slope=0.2)(p),
+        L.ELU(alpha=0.5)(p),
+        L.ZeroPadding1D((1, 2))(causal),
+        L.Cropping1D((1, 2))(causal),
+        L.UpSampling1D(2)(causal),
+        L.GaussianNoise(0.5)(p),
+        L.Activation("softmax")(p),
+        L.TimeDistributed(L.LSTM(2))(L.ZeroPadding2D(1)(L.Reshape((3, 1, 1))(p))),
+    ]
     ids_given = np.array([[1, 2, 0, 3, 0, 0], [0, 0, 1, 4, 2, 1], [1, 1, 1, 1, 1, 1]])
     x = numbers(3, 6, 4)
     x[0, 4:] = x[1, 2:4] = 0
@@ -310,8 +330,14 @@ def test_a_layer_that_is_not_known_leaves_the_recurrent_ones(keras: Any, tmp_pat
 
 def test_weights_alone_by_name(keras: Any, tmp_path: Path) -> None:
     L = keras.layers
-    layers = [L.SimpleRNN(4, return_sequences=True), L.GRU(4, return_sequences=True), L.GRU(4, reset_after=False, return_sequences=True),
-              L.Bidirectional(L.LSTM(3, return_sequences=True)), L.LSTM(2, use_bias=False), L.Dense(3)]  # fmt: skip
+    layers = [
+        L.SimpleRNN(4, return_sequences=True),
+        L.GRU(4, return_sequences=True),
+        L.GRU(4, reset_after=False, return_sequences=True),
+        L.Bidirectional(L.LSTM(3, return_sequences=True)),
+        L.LSTM(2, use_bias=False),
+        L.Dense(3),
+    ]
     model = chain(keras, *layers)
     save(model, tmp_path / "model.weights.h5")
     found = read(tmp_path / "model.weights.h5")

@@ -33,7 +33,7 @@ class Config:
             raise InputError(f"{where}: the settings of a {self.kind} are {_short(settings)}, expected an object")
         self.settings = settings
         registered = data.get("registered_name")
-        module = str(data.get("module") or "keras.layers")
+        module = str(data.get("module") or "keras.layers") + "."
         # A class that its author registered carries a package in its name: it is not Keras's, whatever it is called.
         self.foreign = (isinstance(registered, str) and ">" in registered) or not module.startswith(
             ("keras.", "tf_keras.", "tensorflow.", "builtins")

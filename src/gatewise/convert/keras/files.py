@@ -129,6 +129,8 @@ def _hdf5(file: Any, name: str, size: int, config: dict[str, Any] | None, versio
             reader = Reader(opened, name, size)
             if (text := reader.text(opened, "model_config")) is not None and config is None:
                 config = parsed(text.encode(), f"model_config of {name}")
+            elif config is None and "model_config" in opened.attrs:
+                raise reader.bad("its model_config is no string")
             top = reader.group(opened, "model_weights") if "model_weights" in opened else opened
             version = version or reader.text(top, "keras_version") or reader.text(opened, "keras_version") or ""
             names = reader.names(top, "layer_names")

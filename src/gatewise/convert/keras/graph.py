@@ -106,7 +106,8 @@ class Walk(Generic[V]):
             )
         if found is None:
             found = guessed(inner)
-        return self.builder.input(inner, checked(config, found), dtype_of(inner))
+        source = inner if inner.kind == "InputLayer" else inner.copy(name=f"{inner.name}_input")
+        return self.builder.input(source, checked(config, found), dtype_of(inner))
 
     def _functional(self, config: Config, path: str, name: str, given: Sequence[V] | None, second: bool) -> list[V]:
         layers = layers_of(config, path)

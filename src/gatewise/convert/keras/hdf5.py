@@ -30,9 +30,13 @@ def check_heaps(file: BinaryIO, name: str) -> None:
 
     Raises: InputError: a heap's objects do not fill it. Source: HDF5 file format 3.0, III.E, global heap.
     """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if isinstance(file, BufferedReader) else nullcontext(
-        file.getbuffer()  # type: ignore[attr-defined]
-    ) as view:
+    with (
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if isinstance(file, BufferedReader)
+        else nullcontext(
+            file.getbuffer()  # type: ignore[attr-defined]
+        ) as view
+    ):
         for found in re.finditer(rb"GCOL\x01\0\0\0", view):
             start = found.start()
             size = int.from_bytes(view[start + 8 : start + 16], "little")
@@ -152,7 +156,9 @@ class Reader:
         """A list of strings, which Keras splits into {name}0, {name}1 … where it is long; None if there is none."""
         parts = [name]
         if name not in group.attrs:
-            parts = list(itertools.takewhile(lambda part: part in group.attrs, (f"{name}{k}" for k in itertools.count())))
+            parts = list(
+                itertools.takewhile(lambda part: part in group.attrs, (f"{name}{k}" for k in itertools.count()))
+            )
         if not parts:
             return None
         made: list[str] = []

@@ -14,12 +14,13 @@ from gatewise.convert.arrays import both_directions
 from gatewise.convert.keras import modules as m
 from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import Contents
-from gatewise.convert.keras.graph import Walk, recurrent
+from gatewise.convert.keras.graph import Walk, dtype_of, recurrent
 from gatewise.convert.keras.operations import OPERATIONS, is_operation, settings
 from gatewise.convert.keras.recurrent import KINDS, how, layer_of, variables
 from gatewise.convert.keras.running import MERGES, KerasRNN
 from gatewise.convert.keras.slots import MODELS, Arrays, cell_config, layers_of, members
 from gatewise.convert.keras.table import ROWS
+from gatewise.convert.keras.weights import read_weights
 from gatewise.convert.network import Network, Spec
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.layer import Layer
@@ -116,6 +117,11 @@ class Source:
         """Any layer's module."""
         if config.foreign:
             raise UnknownError("a class of its author's own, whose code is not run")
+        policy = dtype_of(config)
+        if "float8" in policy or "int8" in policy or "int4" in policy:
+            raise UnknownError(f"weights in {policy}")
+        if "float16" in policy:
+            self._note(f"{config}: Keras computes it in half precision ({policy}), here it is in that of its weights")
         if recurrent(config):
             return self.rnn(config, path, name)
         if config.kind == "TimeDistributed":
@@ -375,6 +381,10 @@ def layers_alone(contents: Contents, config: Config, reason: str) -> Conversion:
                 found[key.replace(".", "_")] = child
         else:
             left.append(f"{layer}: known, but what is between it and the others is not")
+    if not found:
+        # A model whose calls are code tells no layers; its weights do.
+        alone = read_weights(contents)
+        return replace(alone, left=[*left, *alone.left], notes=[f"{config}: {reason}", *alone.notes])
     if not any(": known" not in line for line in left):
         left.append(f"the model as a whole: {reason}")
     found.left = tuple(left)

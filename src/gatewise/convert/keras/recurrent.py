@@ -116,8 +116,8 @@ def how(config: Config, layer: Layer, second: bool) -> str:
     pairs = LAYERS[_plain(config)].gates
     words = [f"gates {' '.join(k for _, k in pairs)} are {' '.join(o for o, _ in pairs)}"]
     if KINDS[config.kind].endswith("GRU"):
-        words.append("reset gate " + ("before" if layer.cell.name.startswith("gru_reset_before") else "after")
-                     + " the product")  # fmt: skip
+        after = config.kind.startswith("CuDNN") or config.flag("reset_after", False)
+        words.append(f"reset gate {'after' if after else 'before'} the product")
     if config.kind.startswith("CuDNN"):
         words.append("kernels in cuDNN's layout, two biases")
     else:

@@ -120,7 +120,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> byte
 
 def _hdf5(file: Any, name: str, size: int, config: dict[str, Any] | None, version: str) -> Contents:
     """The arrays of an HDF5 file, and its configuration, if that is in it."""
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     try:
         if size:

@@ -44,7 +44,7 @@ def runtime(source: Any) -> Runtime:
     config = whole(found)
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "torch")
-    import keras  # type: ignore[import-untyped]
+    import keras
 
     try:
         torch_model = Torch(Source(found, config))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import gatewise
 from gatewise import convert
 from gatewise.convert.keras import read, runtime
-from gatewise.convert.keras.recurrent import ACTIVATIONS
+from gatewise.convert.keras.activations import IN_CELLS
 from gatewise.errors import InputError
 from gatewise.layer import Layer
 
@@ -137,7 +137,7 @@ def test_masks(keras: Any, name: str) -> None:
     assert_same(read(model).module, model, masked_input(), what=name)
 
 
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("name", sorted(IN_CELLS))
 def test_activations(keras: Any, name: str) -> None:
     layers = [
         keras.layers.SimpleRNN(3, activation=name, return_sequences=True),

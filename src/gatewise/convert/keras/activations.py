@@ -72,7 +72,7 @@ def hard_shrink(a: Any) -> Any:
 
 
 def sparse_sigmoid(a: Any) -> Any:
-    return torch.clamp(0.5 * (a + 1.0), 0.0, 1.0)
+    return torch.clamp(0.5 * a + 0.5, 0.0, 1.0)
 
 
 def sparse_plus(a: Any) -> Any:
@@ -80,7 +80,7 @@ def sparse_plus(a: Any) -> Any:
 
 
 def squareplus(a: Any) -> Any:
-    return (a + torch.sqrt(a**2.0 + 4.0)) / 2.0
+    return (a + torch.sqrt(a * a + 4.0)) / 2.0
 
 
 def softmax(a: Any) -> Any:

@@ -9,15 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gatewise.convert.keras.recurrent import function
-
-# Activations of whole layers only: not element-wise, or made of what a cell cannot have.
-WHOLE: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda a: torch.softmax(a, -1),
-    "log_softmax": lambda a: torch.log_softmax(a, -1),
-    "gelu": F.gelu,
-    "hard_shrink": F.hardshrink,
-}
+from gatewise.convert.keras.activations import named
 
 
 class Activation(nn.Module):
@@ -28,7 +20,7 @@ class Activation(nn.Module):
         self.name, self.second = name, second
 
     def forward(self, x: Tensor) -> Tensor:
-        found = WHOLE.get(self.name) or function(self.name, self.second)
+        found = named(self.name, 2 if self.second else 3, in_cell=False)
         assert found is not None
         made: Tensor = found(x)
         return made

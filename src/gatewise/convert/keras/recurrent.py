@@ -1,8 +1,6 @@
 """Keras's SimpleRNN, GRU, LSTM and their relatives -> a layer of gatewise's.
 
-Keras's activations, of any layer, stand here too: they are written so that a cell can have them.
-
-Source: keras-team/keras, keras/src/layers/rnn/*.py and keras/src/activations/activations.py; for Keras 2 and CuDNN,
+Source: keras-team/keras, keras/src/layers/rnn/*.py; for Keras 2 and CuDNN,
 tensorflow/python/keras/saving/hdf5_format.py, `_convert_rnn_weights`.
 """
 
@@ -11,48 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gatewise import cells
 from gatewise.convert.arrays import from_arrays
+from gatewise.convert.keras.activations import IN_CELLS, named
 from gatewise.convert.keras.config import Config
 from gatewise.convert.keras.conventions import LAYERS
 from gatewise.errors import InputError
 from gatewise.graph.graph import Graph
 from gatewise.graph.variants import activations
 from gatewise.layer import Layer
-
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
-
-# By Keras's names. Each is made of what the equations of a cell may have.
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "linear": lambda a: a,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "relu6": lambda a: torch.clamp(a, 0.0, 6.0),
-    "leaky_relu": lambda a: F.leaky_relu(a, 0.2),
-    "elu": F.elu,
-    "celu": F.elu,
-    "selu": lambda a: SELU_SCALE * F.elu(a, SELU_ALPHA),
-    "softplus": F.softplus,
-    "softsign": F.softsign,
-    "exponential": torch.exp,
-    "silu": lambda a: a * torch.sigmoid(a),
-    "mish": lambda a: a * torch.tanh(F.softplus(a)),
-    "log_sigmoid": lambda a: -F.softplus(-a),
-    "hard_sigmoid": F.hardsigmoid,
-    "hard_silu": lambda a: a * F.hardsigmoid(a),
-    "hard_tanh": lambda a: torch.clamp(a, -1.0, 1.0),
-    "tanh_shrink": lambda a: a - torch.tanh(a),
-    "soft_shrink": lambda a: a - torch.clamp(a, -0.5, 0.5),
-    "squareplus": lambda a: (a + torch.sqrt(a * a + 4.0)) / 2.0,
-    "sparse_sigmoid": lambda a: torch.clamp(0.5 * a + 0.5, 0.0, 1.0),
-}
-ACTIVATIONS |= {"swish": ACTIVATIONS["silu"], "hard_swish": ACTIVATIONS["hard_silu"]}
-OLD_HARD_SIGMOID: Callable[[Any], Any] = lambda a: torch.clamp(0.2 * a + 0.5, 0.0, 1.0)  # noqa: E731
 
 # Names that the same layers have had.
 KINDS = {
@@ -61,11 +28,6 @@ KINDS = {
     "UnifiedGRU": "GRU", "UnifiedLSTM": "LSTM", "CuDNNGRU": "CuDNNGRU", "CuDNNLSTM": "CuDNNLSTM",
 }  # fmt: skip
 WRAPPERS = ("RNN", "StackedRNNCells", "Bidirectional")
-
-
-def function(name: str, second: bool) -> Callable[[Any], Any] | None:
-    """An activation of Keras's, or None if it is none that a cell can have. second: Keras 2 wrote the file."""
-    return OLD_HARD_SIGMOID if name == "hard_sigmoid" and second else ACTIVATIONS.get(name)
 
 
 def cell_of(config: Config, second: bool) -> Graph:
@@ -91,9 +53,9 @@ def cell_of(config: Config, second: bool) -> Graph:
             standard = {"i": "sigmoid", "f": "sigmoid", "o": "sigmoid", "g": "tanh", "h": "tanh"}
     functions: dict[str, Callable[[Any], Any] | str] = {}
     for place, name in places.items():
-        found = function(name, second)
+        found = named(name, 2 if second else 3)
         if found is None:
-            raise config.bad(f"there is no activation {name!r} for a cell; one of: {', '.join(sorted(ACTIVATIONS))}")
+            raise config.bad(f"there is no activation {name!r} for a cell; one of: {', '.join(sorted(IN_CELLS))}")
         if name != standard[place]:
             functions[place] = found
     return cells.rnn_relu if (kind, act) == ("SimpleRNN", "relu") else activations(cell, **functions)

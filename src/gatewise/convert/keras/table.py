@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.convert.keras import modules as m
+from gatewise.convert.keras.activations import named
 from gatewise.convert.keras.config import Config, UnknownError
-from gatewise.convert.keras.recurrent import function
 
 Make = Callable[[Config, Sequence[Tensor], bool], nn.Module]
 
@@ -42,7 +42,7 @@ def expect(config: Config, name: str, array: Tensor, *shape: int | None) -> Tens
 def activation(config: Config, second: bool, key: str = "activation") -> str:
     """The name of the layer's activation, which must be known."""
     name = config.activation(key, "linear")
-    if name not in m.WHOLE and function(name, second) is None:
+    if named(name, 2 if second else 3, in_cell=False) is None:
         raise config.bad(f"there is no activation {name!r} here")
     return name
 

@@ -6,6 +6,8 @@ config.py      a layer's configuration, read with care
 slots.py       which arrays belong to which layer
 recurrent.py   SimpleRNN, GRU, LSTM and their relatives -> layers of gatewise's
 running.py     what Keras does around a recurrent layer: masks, directions, what is returned
+activations.py Keras's activations by name
+operations.py  what a model of Keras 3 has beside layers
 table.py       all other layers, a row each; modules.py has what torch lacks for them
 graph.py       a model's layers and what they are called on, from either version's configuration
 model.py       a whole model -> a torch.fx.GraphModule

@@ -70,7 +70,7 @@ class Reader:
 
     def child(self, group: Any, path: str) -> Any:
         """What lies at a path below a group, by hard links only; None if there is nothing."""
-        import h5py  # type: ignore[import-untyped]
+        import h5py
 
         found = group
         for part in path.split("/"):

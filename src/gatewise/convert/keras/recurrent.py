@@ -1,12 +1,7 @@
 """Keras's SimpleRNN, GRU, LSTM and their relatives -> a layer of gatewise's.
 
-<<<<<<< HEAD
 Source: keras-team/keras, keras/src/layers/rnn/*.py; for Keras 2 and CuDNN, tensorflow/python/keras/saving/
 hdf5_format.py, `_convert_rnn_weights`.
-=======
-Source: keras-team/keras, keras/src/layers/rnn/*.py; for Keras 2 and CuDNN,
-tensorflow/python/keras/saving/hdf5_format.py, `_convert_rnn_weights`.
->>>>>>> h-A
 """
 
 from __future__ import annotations

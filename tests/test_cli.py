@@ -198,7 +198,7 @@ def test_bad_questions_to_a_model_are_one_line(run, tmp_path):
 
 
 def test_a_missing_package_is_one_line(run, monkeypatch):
-    from gatewise.tasks import errors
+    from gatewise import errors
 
     def find_spec(name):
         return None if name == "lightning" else object()

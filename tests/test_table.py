@@ -126,7 +126,7 @@ def test_a_missing_column_or_number_is_told_with_its_place(tmp_path):
 
 
 def test_without_pandas_the_extra_is_named(tmp_path, monkeypatch):
-    from gatewise.tasks import errors
+    from gatewise import errors
 
     monkeypatch.setattr(errors.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r'needs pandas, .*: pip install "gatewise\[forecast\]"'):

@@ -485,3 +485,11 @@ def test_layouts_spelled_otherwise() -> None:
     for text in ("", "ghi", "(g h i", "((g h) i)", "g h i i", "(g h) j", "h g"):
         with pytest.raises(InputError, match="layout is"):
             Layout(text)
+
+
+def test_what_is_no_cell_and_a_layout_without_gates_are_told() -> None:
+    with pytest.raises(TypeError, match=r"expected one of gatewise\.cells"):
+        from_arrays("lstm", input=[[1.0]], recurrent=[[1.0]])
+    with pytest.raises(InputError, match='"g i h" gives each gate a matrix'):
+        to_arrays(gatewise.GRU(3, 4), layout="i h")
+    assert to_arrays(gatewise.GRU(3, 4), layout="g i h").input.shape == (3, 3, 4)

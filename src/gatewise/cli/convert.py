@@ -1,6 +1,5 @@
 """`gatewise convert`: a skin over `gatewise.convert.file`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,17 +54,6 @@ def convert(
 
 def _show(title: str, conversion: "Conversion") -> None:
     print(title)
-    rows = [(m.source, f"-> {m.target}", m.how) for m in conversion.mapped]
-    for line in _table(rows):
+    for line in str(conversion).splitlines():
         print(f"  {line}")
-    for left in conversion.left:
-        print(f"  left: {left}")
-    for note in conversion.notes:
-        print(f"  note: {note}")
     print()
-
-
-def _table(rows: Sequence[tuple[str, ...]], widest: int = 60) -> list[str]:
-    """Columns side by side; a cell wider than most does not widen its whole column."""
-    widths = [max((len(c) for c in column if len(c) <= widest), default=0) for column in zip(*rows, strict=True)]
-    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -157,6 +157,9 @@ def to_arrays(
         raise InputError(f"to_arrays: layer {k}{', reversed,' * reverse} of {layer}, which has none")
     if biases not in (1, 2):
         raise InputError(f"to_arrays: biases is {biases!r}, expected 1 or 2")
+    if "g" not in Layout(layout).axes and len(layer.cell.gates) > 1:
+        raise InputError(f'to_arrays: layout is {layout!r}, which has no gates, and all gates come in one array: "g '
+                         f'{layout}" gives each gate a matrix there')  # fmt: skip
     return _Convention(layer.cell, gates, layout, complement, scale, add).write(weights_of(layer, k, reverse), biases)
 
 

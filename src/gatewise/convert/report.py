@@ -35,6 +35,18 @@ class Conversion:
     left: Sequence[str] = ()
     notes: Sequence[str] = ()
 
+    def __str__(self) -> str:
+        lines = _table([(m.source, f"-> {m.target}", m.how) for m in self.mapped])
+        lines += [f"left: {left}" for left in self.left]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def _table(rows: Sequence[tuple[str, ...]], widest: int = 60) -> list[str]:
+    """Columns side by side; a cell wider than most does not widen its whole column."""
+    widths = [max((len(c) for c in column if len(c) <= widest), default=0) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
 
 @dataclass(frozen=True)
 class Runtime:

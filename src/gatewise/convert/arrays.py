@@ -115,6 +115,8 @@ def from_arrays(
         InputError: sizes that contradict each other, gates that are not the cell's, a layout that is none, weights
             that are missing, numbers that are not real; or `complement` of a gate that is no sigmoid of a sum.
     """
+    if not isinstance(cell, Graph):
+        raise TypeError(f"cell is {cell!r}, expected one of gatewise.cells, such as cells.lstm, or of your own")
     convention = _Convention(cell, gates, layout, complement, scale, add, (input_size, hidden_size))
     parts = {"input": input, "recurrent": recurrent, "bias": bias, "output": output, "vectors": vectors}
     forward = filled(cell, [[convention.read(**parts)]], batch_first)

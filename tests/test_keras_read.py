@@ -387,3 +387,19 @@ def test_weights_into_a_module(keras: Any, tmp_path: Path) -> None:
             with pytest.raises(InputError, match=match):
                 read(tmp_path / name, like=wrong)
             assert all(torch.equal(p, q) for p, q in zip(before, wrong.parameters(), strict=True))
+
+
+def test_indexing_and_rescaling(keras: Any, tmp_path: Path) -> None:
+    L = keras.layers
+    x = keras.Input((None, 5))
+    y = L.GRU(4, return_sequences=True)(L.Rescaling([0.5, 1.0, 2.0, 0.1, 3.0], offset=-0.5)(x))
+    last = L.Rescaling(1 / 7, offset=0.25)(y[:, -1])
+    outputs = [last, y[:, -1, :], y[..., :2], y[:, ::2, 1:3], y[:, None], y[..., -1], y[:2], y[:, 1:-1]]
+    model = randomized(keras.Model(x, outputs))
+    save(model, tmp_path / "model.keras")
+    found = read(tmp_path / "model.keras")
+    assert not found.left
+    assert_same(found.module, model, numbers(3, 6, 5))
+    proof = convert.prove(found, tmp_path / "model.keras")
+    assert proof.ok
+    assert len(proof.differences) == 2 * len(outputs)

@@ -73,6 +73,19 @@ class Config:
                 raise self.bad(f"{key} is {_short(value)}, expected a number")
         return float(value)
 
+    def reals(self, key: str, default: Any = ...) -> float | list[float]:
+        """A number, or a list of such."""
+        value = self.settings.get(key, default)
+        if isinstance(value, dict) and value.get("class_name") == "__numpy__" and isinstance(value.get("config"), dict):
+            value = value["config"].get("value")  # as Keras 3 writes numpy's arrays
+        if isinstance(value, list):
+            if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
+                raise self.bad(f"{key} is {_short(value)}, expected numbers")
+            return [float(v) for v in value]
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        return self.real(key, default)
+
     def flag(self, key: str, default: Any = ...) -> bool:
         return bool(self._get(key, default, (bool, type(None)), "true or false"))
 

@@ -220,6 +220,13 @@ def rectified(x: Tensor, slope: float, most: float | None, threshold: float) -> 
     return torch.where(x >= threshold, above, slope * (x - threshold))
 
 
+def rescaled(x: Tensor, scale: float | Sequence[float], offset: float | Sequence[float]) -> Tensor:
+    """x scale + offset; lists are over the last axis."""
+    x = x if x.is_floating_point() else x.float()
+    pair = [x.new_tensor(v) if isinstance(v, (list, tuple)) else v for v in (scale, offset)]
+    return x * pair[0] + pair[1]
+
+
 def elu(x: Tensor, alpha: float) -> Tensor:
     return F.elu(x, alpha)
 

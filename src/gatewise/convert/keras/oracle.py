@@ -100,7 +100,7 @@ class Keras:
     def operation(self, config: Config, arguments: Sequence[Any]) -> Any:
         name, options = OPERATIONS[config.kind][0] if config.kind in OPERATIONS else "", settings(config)
         if config.kind == "GetItem":
-            return arguments[0][tuple(slice(*k) if isinstance(k, tuple) else k for k in arguments[1])]
+            return arguments[0][tuple(arguments[1]) if isinstance(arguments[1], list) else arguments[1]]
         return getattr(self.keras.ops, name)(*arguments, **options)
 
     def masked(self, config: Config, value: Any, mask: Any) -> Any:

@@ -6,6 +6,7 @@ import copy
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.convert.files import HOME, kind_of
+from gatewise.convert.keras.running import KerasRNN
 from gatewise.convert.network import Spec
 from gatewise.convert.report import Conversion, Layers, NoRuntime, Runtime
 from gatewise.errors import InputError, MissingPackageError, one_line, require
@@ -100,12 +102,9 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
     module = conversion.module if isinstance(conversion, Conversion) else conversion
     differences: list[Difference] = []
     unproved: list[str] = []
-    if isinstance(module, Layers):
-        unproved.append("not proved: layers were read and not how they are connected, so there is no whole to run")
-        sources = ()
     for source in sources:
         try:
-            runtime = source if isinstance(source, Runtime) else runtime_of(source)
+            pairs = _pairs(module, source)
         except NoRuntime as reason:
             unproved.append(f"not compared: {reason}")
             continue
@@ -115,9 +114,24 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
         except Exception as error:  # whatever another library raises on a file that gatewise read: it is told
             unproved.append(f"not proved: {type(error).__name__}: {one_line(error)[:200]}")
             continue
-        for found in _compare(module, runtime, seed):
-            (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
+        if isinstance(module, Layers):
+            if rest := [name for name, layer in module.items() if all(layer is not part for part, _ in pairs)]:
+                unproved.append(f"not proved: {', '.join(rest)}: no other library runs such a layer alone")
+            unproved.append("not proved: how the layers are connected, which was not read")
+        for part, runtime in pairs:
+            for found in _compare(part, runtime, seed):
+                (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
     return Proof(differences, unproved)
+
+
+def _pairs(module: nn.Module, source: Any) -> list[tuple[nn.Module, Runtime]]:
+    """What is compared with what: the whole, or of `Layers` each of those that the other library runs alone."""
+    if not isinstance(module, Layers):
+        return [(module, source if isinstance(source, Runtime) else runtime_of(source))]
+    home = importlib.import_module(HOME[kind_of(source)])
+    if not hasattr(home, "layer_runtimes"):
+        raise InputError("layers were read and not how they are connected, so there is no whole to run")
+    return [(module[made.layer], made) for made in home.layer_runtimes(source, list(module))]
 
 
 def runtime_of(source: Any) -> Runtime:
@@ -212,8 +226,21 @@ def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dty
     given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
     if (axis := _batch_axis(module, specs)) is not None:
         given = [x.movedim(0, axis) if "B" in s.shape[:1] else x for s, x in zip(specs, given, strict=True)]
-    with torch.no_grad(), evaluating(module):
+    with torch.no_grad(), evaluating(module), _anew(module):
         return call(module, specs, given)
+
+
+@contextmanager
+def _anew(module: nn.Module) -> Iterator[None]:
+    """Layers that keep their states from call to call begin with zeros, and afterwards have what they had."""
+    kept = {m: m.kept for m in module.modules() if isinstance(m, KerasRNN)}
+    for m in kept:
+        m.reset_states()
+    try:
+        yield
+    finally:
+        for m, states in kept.items():
+            m.kept = states
 
 
 def _batch_axis(module: nn.Module, specs: Sequence[Spec]) -> int | None:

@@ -223,8 +223,7 @@ def rectified(x: Tensor, slope: float, most: float | None, threshold: float) -> 
 def rescaled(x: Tensor, scale: float | Sequence[float], offset: float | Sequence[float]) -> Tensor:
     """x scale + offset; lists are over the last axis."""
     x = x if x.is_floating_point() else x.float()
-    pair = [x.new_tensor(v) if isinstance(v, (list, tuple)) else v for v in (scale, offset)]
-    return x * pair[0] + pair[1]
+    return x * x.new_tensor(scale) + x.new_tensor(offset)
 
 
 def elu(x: Tensor, alpha: float) -> Tensor:

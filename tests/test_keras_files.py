@@ -423,7 +423,7 @@ def test_hostile_archives(tmp_path: Path) -> None:
     bomb = archive(tmp_path / "bomb.keras", good | {"config.json": b" " * 50_000_000}, zipfile.ZIP_DEFLATED)
     refused(bomb, "bomb")
     refused(
-        archive(tmp_path / "bomb2.keras", good | {"model.weights.h5": bytes(50_000_000)}, zipfile.ZIP_DEFLATED), "bomb"
+        archive(tmp_path / "bomb2.keras", good | {"model.weights.h5": bytes(80_000_000)}, zipfile.ZIP_DEFLATED), "bomb"
     )
     refused(archive(tmp_path / "out.keras", good | {"../out": b""}), "outside")
     refused(archive(tmp_path / "abs.keras", good | {"/etc/out": b""}), "outside")
@@ -571,3 +571,44 @@ def test_random_damage_is_told_or_harmless(tmp_path: Path) -> None:
             told.append(str(error))
     assert len(told) > 20
     assert not any("\n" in text for text in told)
+
+
+def test_settings_that_no_layer_has_are_refused(tmp_path: Path) -> None:
+    """Numbers that Python cannot hold as asked, that would fill the memory, and names of several lines."""
+    gru = ("GRU", PLAIN | {"units": 3, "name": "g"})
+    arrays = {"g": weights(3, 4, 3)}
+    wrong = [
+        [("GRU", PLAIN | {"units": float("inf"), "name": "g"})],
+        [("GRU", PLAIN | {"units": float("nan"), "name": "g"})],
+        [("GRU", PLAIN | {"units": 10**400, "name": "g"})],
+        [("GRU", PLAIN | {"units": 3, "name": "g", "dropout": 10**400})],
+        [gru, ("MaxPooling1D", {"pool_size": 10**10, "strides": 10**10, "padding": "same", "name": "p"})],
+        [gru, ("ZeroPadding1D", {"padding": [10**12, 0], "name": "p"})],
+        [gru, ("Rescaling", {"scale": 10**400, "name": "p"})],
+        [gru, ("Rescaling", {"scale": [[1.0]], "name": "p"})],
+        [gru, ("Softmax", {"axis": "a", "name": "p\nq"})],
+    ]
+    for k, layers in enumerate(wrong):
+        with pytest.raises(InputError) as caught:
+            read(write(tmp_path / f"{k}.h5", {**arrays, **{s["name"]: {} for _, s in layers[1:]}}, sequential(*layers)))
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+def test_many_zeros_are_no_bomb(tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    convert.save(gatewise.GRU(1200, 2), tmp_path / "m.keras", example=torch.zeros(1, 2, dtype=torch.int64))
+    with zipfile.ZipFile(tmp_path / "m.keras") as saved:
+        files = {name: saved.read(name) for name in saved.namelist()}
+    packed = archive(tmp_path / "packed.keras", files, zipfile.ZIP_DEFLATED)  # with an embedding of the identity
+    assert packed.stat().st_size * 100 < len(files["model.weights.h5"])
+    read(packed)
+
+
+def test_a_proof_reads_no_more_than_memory_holds(tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    config = sequential(("GRU", PLAIN | {"units": 3, "name": "g"}), shape=(None, 1 << 40, 4))
+    path = write(tmp_path / "long.h5", {"g": weights(3, 4, 3)}, config)
+    proof = convert.prove(read(path), path)
+    assert not proof.differences
+    assert "numbers at once" in "".join(proof.unproved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from gatewise.tasks.models import evaluating
 # over one step may be.
 DRAWS = ({"B": 1, "T": 1}, {"B": 3, "T": 11}, {"B": 2, "T": 40})
 OTHERS = (1, 5, 24)  # sizes that have other names
+MOST = 1 << 26  # numbers of one input, beyond which a file's sizes would fill the memory
 ZEROS = 0.2  # the share of steps that are zero
 # Two right computations differ by rounding: sums of a few hundred products in another order, over the steps. A swapped
 # gate or a lost bias is off by a hundredth or more. Each is a share of the output's largest number, or of 1.
@@ -182,6 +184,9 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
     for number, (sizes, other) in enumerate(zip(DRAWS, OTHERS, strict=True)):
         if done == 2:
             return
+        if (numbers := max((_numbers(s, sizes, other) for s in runtime.inputs), default=0)) > MOST:
+            yield f"not proved: {runtime.name} reads {numbers} numbers at once, expected at most {MOST}"
+            return
         inputs, shown = _draw(runtime.inputs, sizes, other, torch.Generator().manual_seed(seed + number))
         try:
             theirs = [torch.from_numpy(a.copy()) for a in runtime.run([x.numpy() for x in inputs])]
@@ -290,13 +295,21 @@ def _difference(their: Tensor, our: Tensor) -> tuple[float, float, str]:
     return absolute, absolute / max(1.0, one.abs().max().item()), ""
 
 
+def _shape(spec: Spec, sizes: Mapping[str, int], other: int) -> list[int]:
+    return [size if isinstance(size, int) else sizes.get(size, other) for size in spec.shape]
+
+
+def _numbers(spec: Spec, sizes: Mapping[str, int], other: int) -> int:
+    return math.prod(_shape(spec, sizes, other))
+
+
 def _draw(
     specs: Sequence[Spec], sizes: Mapping[str, int], other: int, random: torch.Generator
 ) -> tuple[list[Tensor], str]:
     """Random tensors of these shapes, and the shapes in words."""
     inputs = []
     for spec in specs:
-        shape = [size if isinstance(size, int) else sizes.get(size, other) for size in spec.shape]
+        shape = _shape(spec, sizes, other)
         if spec.dtype.is_floating_point:
             x = torch.randn(shape, generator=random, dtype=torch.float64).to(spec.dtype)
         elif spec.dtype == torch.bool:

@@ -15,12 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from gatewise.convert.arrays import tensor
-from gatewise.convert.keras.hdf5 import Reader, check_heaps
+from gatewise.convert.keras.hdf5 import FLOOR, GROWTH, Reader, check_heaps
 from gatewise.errors import InputError, one_line, require
 
-# A member of a .keras archive may unpack to 100 times its size; Keras itself does not compress them at all.
-GROWTH, FLOOR = 100, 1 << 20
 WEIGHTS = "model.weights.h5"
+SMALL = 1 << 20  # what the other members of an archive may unpack to, however few bytes they are
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> byte
         raise InputError(f"{path}: {info.filename} is encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(f"{path}: {info.filename} is compressed in a way that Keras does not use")
-    most = FLOOR + GROWTH * info.compress_size
+    most = (FLOOR if info.filename == WEIGHTS else SMALL) + GROWTH * info.compress_size
     if info.file_size > most or info.compress_size > path.stat().st_size:
         raise InputError(f"{path}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, "
                          f"expected at most {most}: refused as a bomb")  # fmt: skip

@@ -21,7 +21,8 @@ from gatewise.errors import InputError
 # plugin, that is, a library which HDF5 would load.
 FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 DEPTH, OBJECTS, NAMES = 32, 100_000, 50_000
-# What compressed arrays may grow to: 64 MiB at least, since few bytes may be many zeros; else 100 times their size.
+# What is compressed, arrays and the members of an archive, may grow to 64 MiB, since few bytes may be many zeros; else
+# to 100 times its size.
 FLOOR, GROWTH = 1 << 26, 100
 
 

@@ -612,3 +612,24 @@ def test_a_proof_reads_no_more_than_memory_holds(tmp_path: Path) -> None:
     proof = convert.prove(read(path), path)
     assert not proof.differences
     assert "numbers at once" in "".join(proof.unproved)
+
+
+def test_the_proof_says_whose_reading_it_is(tmp_path: Path) -> None:
+    """Keras 3 reads no CuDNN layers, so it is given the arrays as gatewise has them."""
+    pytest.importorskip("keras")
+    arrays = {"g": weights(3, 4, 3, (18,))}
+    path = write(tmp_path / "m.h5", arrays, sequential(("CuDNNGRU", {"units": 3, "name": "g"})))
+    proof = convert.prove(read(path), path)
+    assert proof.ok
+    assert all("as gatewise read them" in name for name in proof.runtimes)
+    assert len(proof.differences) == 2
+
+
+def test_time_major(tmp_path: Path) -> None:
+    arrays, layer = {"g": weights(3, 4, 3)}, PLAIN | {"units": 3, "name": "g"}
+    first = read(write(tmp_path / "a.h5", arrays, sequential(("GRU", layer)))).module
+    major = read(write(tmp_path / "b.h5", arrays, sequential(("GRU", layer | {"time_major": True})))).module
+    x = numbers(2, 5, 4)
+    with torch.no_grad():
+        expected = first(torch.from_numpy(x)).transpose(0, 1)
+    agree(major, x.swapaxes(0, 1).copy(), expected.numpy())

@@ -633,3 +633,17 @@ def test_time_major(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = first(torch.from_numpy(x)).transpose(0, 1)
     agree(major, x.swapaxes(0, 1).copy(), expected.numpy())
+
+
+def test_keras_is_given_no_file_with_links(tmp_path: Path) -> None:
+    """Not in what gatewise reads of it, but Keras would follow it."""
+    pytest.importorskip("keras")
+    path = write(tmp_path / "m.h5", {"g": weights(3, 4, 3)}, sequential(("GRU", PLAIN | {"units": 3, "name": "g"})))
+    found = read(path)
+    assert convert.prove(found, path).differences
+    with h5py.File(path, "a") as file:
+        file["model_weights/top_level_model_weights"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/")
+    read(path)
+    proof = convert.prove(found, path)
+    assert not proof.differences
+    assert "external link" in "".join(proof.unproved)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import gatewise
 from gatewise import convert
 from gatewise.convert.keras import read, runtime
 from gatewise.convert.keras.activations import IN_CELLS
+from gatewise.convert.keras.running import KerasRNN
+from gatewise.convert.keras.slots import Arrays
 from gatewise.errors import InputError
 from gatewise.layer import Layer
 
@@ -387,3 +390,103 @@ def test_weights_into_a_module(keras: Any, tmp_path: Path) -> None:
             with pytest.raises(InputError, match=match):
                 read(tmp_path / name, like=wrong)
             assert all(torch.equal(p, q) for p, q in zip(before, wrong.parameters(), strict=True))
+
+
+def test_indexing_and_rescaling(keras: Any, tmp_path: Path) -> None:
+    L = keras.layers
+    x = keras.Input((None, 5))
+    y = L.GRU(4, return_sequences=True)(L.Rescaling([0.5, 1.0, 2.0, 0.1, 3.0], offset=-0.5)(x))
+    last = L.Rescaling(1 / 7, offset=0.25)(y[:, -1])
+    outputs = [last, y[:, -1, :], y[..., :2], y[:, ::2, 1:3], y[:, None], y[..., -1], y[:, 1:-1]]
+    model = randomized(keras.Model(x, outputs))
+    save(model, tmp_path / "model.keras")
+    found = read(tmp_path / "model.keras")
+    assert not found.left
+    assert_same(found.module, model, numbers(3, 6, 5))
+    proof = convert.prove(found, tmp_path / "model.keras")
+    assert proof.ok
+    assert len(proof.differences) == 2 * len(outputs)
+
+
+def test_a_stateful_model_is_proved(keras: Any, tmp_path: Path) -> None:
+    L = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input(batch_shape=(3, None, 4)),
+            L.LSTM(3, stateful=True, return_sequences=True),
+            L.GRU(2, stateful=True),
+        ]
+    )
+    save(randomized(model), tmp_path / "model.keras")
+    found = read(tmp_path / "model.keras")
+    x = torch.from_numpy(numbers(3, 2, 4))
+    before = found.module(x)
+    kept = [m.kept for m in found.module.modules() if isinstance(m, KerasRNN)]
+    proof = convert.prove(found, tmp_path / "model.keras")
+    assert proof.ok
+    assert not proof.unproved
+    assert len(proof.differences) == 2
+    assert [m.kept for m in found.module.modules() if isinstance(m, KerasRNN)] == kept  # as if nothing had run
+    assert not torch.equal(found.module(x), before)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_the_proof_is_of_keras_s_own_reading(
+    keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """A reader that deals arrays to the wrong layers fails its proof."""
+    model = chain(keras, *(keras.layers.LSTM(4, return_sequences=True) for _ in range(2)))
+    path = tmp_path / f"model{ending}"
+    save(model, path)
+    assert convert.prove(read(path), path).ok
+    own = Arrays.of
+
+    def swapped(self: Arrays, config: Any, path: str, names: Any) -> list[Tensor]:
+        return own(self, config, path.replace("lstm_1", "lstm") if "lstm_1" in path else f"{path[:-5]}_1/cell", names)
+
+    monkeypatch.setattr(Arrays, "of", swapped)
+    proof = convert.prove(read(path), path)
+    assert proof.runtimes == (f"Keras {keras.__version__} on torch",)
+    assert not proof.ok
+
+
+def test_a_configuration_is_written_anew_for_keras(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras is handed no class, module or initializer that the file names."""
+    model = chain(keras, keras.layers.GRU(3, kernel_regularizer="l2"), keras.layers.Dense(2))
+    save(model, tmp_path / "model.keras")
+    seen = []
+    load = keras.saving.load_model
+
+    def spy(path: Path, **options: Any) -> Any:
+        with zipfile.ZipFile(path) as archive:
+            seen.append(archive.read("config.json").decode())
+        return load(path, **options)
+
+    monkeypatch.setattr(keras.saving, "load_model", spy)
+    assert convert.prove(read(tmp_path / "model.keras"), tmp_path / "model.keras").ok
+    (text,) = seen
+    assert "L2" not in text
+    assert "initializer" not in text
+
+
+def test_layers_alone_are_proved(keras: Any, tmp_path: Path) -> None:
+    L = keras.layers
+    x = keras.Input((None, 4))
+    y = L.GRU(4, return_sequences=True, go_backwards=True, name="g")(x)
+    y = L.Bidirectional(L.LSTM(3, activation="relu", return_sequences=True), name="b")(L.UnitNormalization()(y))
+    y = L.SimpleRNN(2, name="s")(y)
+    model = randomized(keras.Model(x, L.RNN(L.GRUCell(2), name="r")(L.Reshape((1, 2))(y))))
+    for name in ("model.keras", "model.h5", "model.weights.h5"):
+        save(model, tmp_path / name)
+        found = read(tmp_path / name)
+        assert isinstance(found.module, convert.Layers)
+        if name == "model.weights.h5":
+            del found.module["bidirectional"]  # of which the file does not tell that it has relu
+        proof = convert.prove(found, tmp_path / name)
+        assert proof.ok, str(proof)
+        assert len(proof.runtimes) == 3
+        assert any("connected" in line for line in proof.unproved)
+        layer = next(m for m in found.module.values() if isinstance(m, gatewise.GRU))
+        with torch.no_grad():
+            layer.weight_hh_l0 += 0.1
+        assert not convert.prove(found, tmp_path / name).ok

@@ -19,7 +19,8 @@ from gatewise.layer import Layer
 if TYPE_CHECKING:
     from gatewise.convert.proof import Proof
 
-# The module of each kind of file, which has `read(source, like)`, `write(module, path, …)` and `runtime(source)`.
+# The module of each kind of file, which has `read(source, like)`, `write(module, path, …)` and `runtime(source)`; and
+# `layer_runtimes(source, names)` where it runs recurrent layers alone.
 HOME = {
     "Keras": "gatewise.convert.keras",
     "ONNX": "gatewise.convert.onnx",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.convert.files import HOME, kind_of
+from gatewise.convert.keras.running import KerasRNN
 from gatewise.convert.network import Spec
 from gatewise.convert.report import Conversion, Layers, NoRuntime, Runtime
 from gatewise.errors import InputError, MissingPackageError, one_line, require
@@ -23,6 +26,7 @@ from gatewise.tasks.models import evaluating
 # over one step may be.
 DRAWS = ({"B": 1, "T": 1}, {"B": 3, "T": 11}, {"B": 2, "T": 40})
 OTHERS = (1, 5, 24)  # sizes that have other names
+MOST = 1 << 26  # numbers of one input, beyond which a file's sizes would fill the memory
 ZEROS = 0.2  # the share of steps that are zero
 # Two right computations differ by rounding: sums of a few hundred products in another order, over the steps. A swapped
 # gate or a lost bias is off by a hundredth or more. Each is a share of the output's largest number, or of 1.
@@ -100,12 +104,9 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
     module = conversion.module if isinstance(conversion, Conversion) else conversion
     differences: list[Difference] = []
     unproved: list[str] = []
-    if isinstance(module, Layers):
-        unproved.append("not proved: layers were read and not how they are connected, so there is no whole to run")
-        sources = ()
     for source in sources:
         try:
-            runtime = source if isinstance(source, Runtime) else runtime_of(source)
+            pairs = _pairs(module, source)
         except NoRuntime as reason:
             unproved.append(f"not compared: {reason}")
             continue
@@ -115,9 +116,24 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
         except Exception as error:  # whatever another library raises on a file that gatewise read: it is told
             unproved.append(f"not proved: {type(error).__name__}: {one_line(error)[:200]}")
             continue
-        for found in _compare(module, runtime, seed):
-            (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
+        if isinstance(module, Layers):
+            if rest := [name for name, layer in module.items() if all(layer is not part for part, _ in pairs)]:
+                unproved.append(f"not proved: {', '.join(rest)}: no other library runs such a layer alone")
+            unproved.append("not proved: how the layers are connected, which was not read")
+        for part, runtime in pairs:
+            for found in _compare(part, runtime, seed):
+                (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
     return Proof(differences, unproved)
+
+
+def _pairs(module: nn.Module, source: Any) -> list[tuple[nn.Module, Runtime]]:
+    """What is compared with what: the whole, or of `Layers` each of those that the other library runs alone."""
+    if not isinstance(module, Layers):
+        return [(module, source if isinstance(source, Runtime) else runtime_of(source))]
+    home = importlib.import_module(HOME[kind_of(source)])
+    if not hasattr(home, "layer_runtimes"):
+        raise InputError("layers were read and not how they are connected, so there is no whole to run")
+    return [(module[made.layer], made) for made in home.layer_runtimes(source, list(module))]
 
 
 def runtime_of(source: Any) -> Runtime:
@@ -168,6 +184,9 @@ def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Differe
     for number, (sizes, other) in enumerate(zip(DRAWS, OTHERS, strict=True)):
         if done == 2:
             return
+        if (numbers := max((_numbers(s, sizes, other) for s in runtime.inputs), default=0)) > MOST:
+            yield f"not proved: {runtime.name} reads {numbers} numbers at once, expected at most {MOST}"
+            return
         inputs, shown = _draw(runtime.inputs, sizes, other, torch.Generator().manual_seed(seed + number))
         try:
             theirs = [torch.from_numpy(a.copy()) for a in runtime.run([x.numpy() for x in inputs])]
@@ -212,8 +231,21 @@ def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dty
     given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
     if (axis := _batch_axis(module, specs)) is not None:
         given = [x.movedim(0, axis) if "B" in s.shape[:1] else x for s, x in zip(specs, given, strict=True)]
-    with torch.no_grad(), evaluating(module):
+    with torch.no_grad(), evaluating(module), _anew(module):
         return call(module, specs, given)
+
+
+@contextmanager
+def _anew(module: nn.Module) -> Iterator[None]:
+    """Layers that keep their states from call to call begin with zeros, and afterwards have what they had."""
+    kept = {m: m.kept for m in module.modules() if isinstance(m, KerasRNN)}
+    for m in kept:
+        m.reset_states()
+    try:
+        yield
+    finally:
+        for m, states in kept.items():
+            m.kept = states
 
 
 def _batch_axis(module: nn.Module, specs: Sequence[Spec]) -> int | None:
@@ -263,13 +295,21 @@ def _difference(their: Tensor, our: Tensor) -> tuple[float, float, str]:
     return absolute, absolute / max(1.0, one.abs().max().item()), ""
 
 
+def _shape(spec: Spec, sizes: Mapping[str, int], other: int) -> list[int]:
+    return [size if isinstance(size, int) else sizes.get(size, other) for size in spec.shape]
+
+
+def _numbers(spec: Spec, sizes: Mapping[str, int], other: int) -> int:
+    return math.prod(_shape(spec, sizes, other))
+
+
 def _draw(
     specs: Sequence[Spec], sizes: Mapping[str, int], other: int, random: torch.Generator
 ) -> tuple[list[Tensor], str]:
     """Random tensors of these shapes, and the shapes in words."""
     inputs = []
     for spec in specs:
-        shape = [size if isinstance(size, int) else sizes.get(size, other) for size in spec.shape]
+        shape = _shape(spec, sizes, other)
         if spec.dtype.is_floating_point:
             x = torch.randn(shape, generator=random, dtype=torch.float64).to(spec.dtype)
         elif spec.dtype == torch.bool:

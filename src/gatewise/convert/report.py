@@ -53,12 +53,13 @@ class Runtime:
     """A model that another library runs.
 
     name: the library and its version. inputs: what it reads. run: numpy arrays in, numpy arrays out, in the order of
-    the torch module's inputs and (flattened) outputs.
+    the torch module's inputs and (flattened) outputs. layer: the one of `Layers` that it runs; "" where it is a whole.
     """
 
     name: str
     inputs: Sequence[Spec]
     run: Callable[[Sequence[Any]], Sequence[Any]] = field(repr=False)
+    layer: str = ""
 
 
 class NoRuntime(Exception):  # noqa: N818  # a fact, and no fault of anybody's

@@ -13,7 +13,7 @@ graph.py       a model's layers and what they are called on, from either version
 model.py       a whole model -> a torch.fx.GraphModule
 weights.py     a file of weights alone
 reading.py     which of these a source needs
-oracle.py      the model as Keras itself runs it
+oracle.py      the model as Keras itself runs it; cleaned.py says what of a configuration Keras is given
 
 Out:
 writing.py     a module -> a model and a file of Keras
@@ -31,9 +31,11 @@ from typing import TYPE_CHECKING
 from gatewise.lazy import lazy
 
 if TYPE_CHECKING:
-    from gatewise.convert.keras.oracle import runtime
+    from gatewise.convert.keras.oracle import layer_runtimes, runtime
     from gatewise.convert.keras.reading import read
     from gatewise.convert.keras.writing import to_keras, write
 
-__getattr__, __dir__ = lazy(__name__, {"oracle": ("runtime",), "reading": ("read",), "writing": ("to_keras", "write")})
-__all__ = ["read", "runtime", "to_keras", "write"]
+__getattr__, __dir__ = lazy(
+    __name__, {"oracle": ("layer_runtimes", "runtime"), "reading": ("read",), "writing": ("to_keras", "write")}
+)
+__all__ = ["layer_runtimes", "read", "runtime", "to_keras", "write"]

@@ -88,6 +88,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[dict[str, Any]], Made]] = {
     m.rectified: lambda s: Made(
         "ReLU", {"negative_slope": s["slope"], "max_value": s["most"], "threshold": s["threshold"]}
     ),
+    m.rescaled: lambda s: Made("Rescaling", s),
     m.elu: lambda s: Made("ELU", s),
     m.softmax: lambda s: Made("Softmax", s),
     m.reshaped: lambda s: Made("Reshape", {"target_shape": s["shape"]}),

@@ -6,6 +6,8 @@ from typing import Any
 
 from gatewise.errors import InputError
 
+LARGEST = 1 << 24  # of a setting: a window or padding beyond would fill the memory, and no layer has as many units
+
 
 class UnknownError(Exception):
     """A layer, or a setting of one, for which there is nothing here; the text says what and why."""
@@ -44,7 +46,7 @@ class Config:
         self.name = name
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.kind})"
+        return " ".join(f"{self.name[:100]} ({self.kind[:100]})".split())
 
     def bad(self, what: str) -> InputError:
         return InputError(f"{self.where}: {self}: {what}")
@@ -61,8 +63,8 @@ class Config:
 
     def number(self, key: str, default: Any = ..., least: int = 1) -> int:
         value = self._get(key, default, (int, float), "a whole number")
-        if value != int(value) or value < least:
-            raise self.bad(f"{key} is {value}, expected a whole number from {least}")
+        if not least <= value <= LARGEST or value != int(value):
+            raise self.bad(f"{key} is {_short(value)}, expected a whole number from {least} to {LARGEST}")
         return int(value)
 
     def real(self, key: str, default: Any = ...) -> float:
@@ -71,7 +73,26 @@ class Config:
             value = value.get("value")
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise self.bad(f"{key} is {_short(value)}, expected a number")
-        return float(value)
+        return self._float(key, value)
+
+    def _float(self, key: str, value: float) -> float:
+        try:
+            return float(value)
+        except OverflowError:
+            raise self.bad(f"{key} is {_short(value)}, expected a number that is not as large") from None
+
+    def reals(self, key: str, default: Any = ...) -> float | list[float]:
+        """A number, or a list of such."""
+        value = self.settings.get(key, default)
+        if isinstance(value, dict) and value.get("class_name") == "__numpy__" and isinstance(value.get("config"), dict):
+            value = value["config"].get("value")  # as Keras 3 writes numpy's arrays
+        if isinstance(value, list):
+            if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
+                raise self.bad(f"{key} is {_short(value)}, expected numbers")
+            return [self._float(key, v) for v in value]
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return self._float(key, value)
+        raise self.bad(f"{key} is {_short(value)}, expected a number, or numbers")
 
     def flag(self, key: str, default: Any = ...) -> bool:
         return bool(self._get(key, default, (bool, type(None)), "true or false"))
@@ -89,6 +110,8 @@ class Config:
             count or len(value)
         ):
             raise self.bad(f"{key} is {_short(value)}, expected {count or ''} whole numbers")
+        if any(abs(v) > LARGEST for v in value):
+            raise self.bad(f"{key} is {_short(value)}, expected whole numbers up to {LARGEST}")
         return list(value)
 
     def activation(self, key: str, default: Any = ...) -> str:

@@ -15,12 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from gatewise.convert.arrays import tensor
-from gatewise.convert.keras.hdf5 import Reader, check_heaps
+from gatewise.convert.keras.hdf5 import FLOOR, GROWTH, Reader, check_heaps
 from gatewise.errors import InputError, one_line, require
 
-# A member of a .keras archive may unpack to 100 times its size; Keras itself does not compress them at all.
-GROWTH, FLOOR = 100, 1 << 20
 WEIGHTS = "model.weights.h5"
+SMALL = 1 << 20  # what the other members of an archive may unpack to, however few bytes they are
 
 
 @dataclass(frozen=True)
@@ -75,30 +74,38 @@ def contents(source: Any) -> Contents:
 
 def _archive(path: Path) -> Contents:
     """A .keras file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            if len(members) < len(archive.infolist()):
-                raise InputError(f"{path}: two members of this archive have one name")
-            for name in members:
-                parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-                if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name:
-                    raise InputError(f"{path}: the member {name!r} would lie outside of this archive")
-            if "model.weights.json" in members:
-                raise InputError(f"{path}: its weights are in several files; save it again without max_shard_size")
-            if missing := [name for name in ("config.json", WEIGHTS) if name not in members]:
-                raise InputError(f"{path}: this archive has no {missing[0]}, expected a model saved by Keras")
-            unpacked = {n: _member(archive, members[n], path) for n in ("metadata.json", "config.json", WEIGHTS)
-                        if n in members}  # fmt: skip
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
-        if isinstance(error, (InputError, FileNotFoundError)):
-            raise
-        raise InputError(f"{path} is a damaged zip file: {one_line(error)}") from None
+    unpacked = members(path)
     config = parsed(unpacked["config.json"], f"config.json of {path.name}")
     metadata = parsed(unpacked.get("metadata.json", b"{}"), f"metadata.json of {path.name}")
     version = metadata.get("keras_version")
     data = unpacked[WEIGHTS]
     return _hdf5(io.BytesIO(data), path.name, len(data), config, version if isinstance(version, str) else "")
+
+
+def members(path: Path) -> dict[str, bytes]:
+    """What a .keras file holds of what is read, unpacked.
+
+    Raises: InputError: it is damaged or hostile.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = {info.filename: info for info in archive.infolist()}
+            if len(infos) < len(archive.infolist()):
+                raise InputError(f"{path}: two members of this archive have one name")
+            for name in infos:
+                parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+                if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name:
+                    raise InputError(f"{path}: the member {name!r} would lie outside of this archive")
+            if "model.weights.json" in infos:
+                raise InputError(f"{path}: its weights are in several files; save it again without max_shard_size")
+            if missing := [name for name in ("config.json", WEIGHTS) if name not in infos]:
+                raise InputError(f"{path}: this archive has no {missing[0]}, expected a model saved by Keras")
+            return {n: _member(archive, infos[n], path) for n in ("metadata.json", "config.json", WEIGHTS)
+                    if n in infos}  # fmt: skip
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
+        if isinstance(error, (InputError, FileNotFoundError)):
+            raise
+        raise InputError(f"{path} is a damaged zip file: {one_line(error)}") from None
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
@@ -107,7 +114,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> byte
         raise InputError(f"{path}: {info.filename} is encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(f"{path}: {info.filename} is compressed in a way that Keras does not use")
-    most = FLOOR + GROWTH * info.compress_size
+    most = (FLOOR if info.filename == WEIGHTS else SMALL) + GROWTH * info.compress_size
     if info.file_size > most or info.compress_size > path.stat().st_size:
         raise InputError(f"{path}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, "
                          f"expected at most {most}: refused as a bomb")  # fmt: skip
@@ -152,6 +159,23 @@ def _hdf5(file: Any, name: str, size: int, config: dict[str, Any] | None, versio
     if not tree:
         raise InputError(f"{name} is HDF5, but holds no weights of Keras: neither layer_names nor groups `vars`")
     return Contents(name, config, version, tree=tree, labels=labels)
+
+
+def check(file: Any, name: str, size: int) -> None:
+    """Check an HDF5 file throughout, read or not: whoever opens it next is led to nothing outside of it.
+
+    Raises: InputError: there is a link, or an array that is not plainly in the file.
+    """
+    import h5py
+
+    check_heaps(file, name)
+    with h5py.File(file, "r") as opened:
+        reader = Reader(opened, name, size)
+        for path, group in reader.groups(opened):
+            for key in reader.keys(group):
+                found = reader.child(group, key)
+                if isinstance(found, h5py.Dataset):
+                    reader.check(found, f"{path}/{key}")
 
 
 def _tree(reader: Reader, top: Any) -> tuple[dict[str, list[Tensor]], dict[str, str]]:

@@ -51,6 +51,19 @@ def recurrent(config: Config) -> bool:
     return config.kind in KINDS or config.kind in WRAPPERS
 
 
+def every_config(config: Config) -> Iterator[Config]:
+    """A layer or model and all that is inside of it."""
+    yield config
+    for value in config.settings.values():
+        for part in value if isinstance(value, list) else [value]:
+            if (
+                isinstance(part, dict)
+                and isinstance(part.get("class_name"), str)
+                and isinstance(part.get("config"), dict)
+            ):
+                yield from every_config(Config(part, config.where))
+
+
 class Walk(Generic[V]):
     """A model, walked in the order in which its layers are called.
 
@@ -236,11 +249,20 @@ def calls_of(config: Config, path: str, second: bool) -> list[Called]:
     return made
 
 
+def is_tensor(value: Any) -> bool:
+    """Whether an argument of Keras 3 is a tensor of the model."""
+    return (
+        isinstance(value, dict)
+        and value.get("class_name") == "__keras_tensor__"
+        and isinstance(value.get("config"), dict)
+    )
+
+
 def _template(config: Config, value: Any) -> Any:
     """An operation's arguments, with places for the tensors."""
     if isinstance(value, list):
         return [_template(config, v) for v in value]
-    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
+    if is_tensor(value):
         return TensorHere()
     return plain(config, value)
 
@@ -249,9 +271,8 @@ def _tensors(config: Config, value: Any, mixed: bool = False) -> list[Ref]:
     """The tensors in an argument of Keras 3; mixed: among plain values."""
     if isinstance(value, list):
         return [ref for v in value for ref in _tensors(config, v, mixed)]
-    if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
-        inner = value.get("config")
-        return refs(config, inner.get("keras_history") if isinstance(inner, dict) else None, "a tensor")
+    if is_tensor(value):
+        return refs(config, value["config"].get("keras_history"), "a tensor")
     if isinstance(value, dict) and "class_name" not in value:
         return [ref for key in sorted(value) for ref in _tensors(config, value[key])]
     if value is None or mixed:

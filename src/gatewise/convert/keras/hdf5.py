@@ -21,7 +21,8 @@ from gatewise.errors import InputError
 # plugin, that is, a library which HDF5 would load.
 FILTERS = (1, 2, 3, 4, 5, 6, 32000)
 DEPTH, OBJECTS, NAMES = 32, 100_000, 50_000
-# What compressed arrays may grow to: 64 MiB at least, since few bytes may be many zeros; else 100 times their size.
+# What is compressed, arrays and the members of an archive, may grow to 64 MiB, since few bytes may be many zeros; else
+# to 100 times its size.
 FLOOR, GROWTH = 1 << 26, 100
 
 
@@ -117,15 +118,30 @@ class Reader:
 
     def array(self, data: Any, path: str) -> Tensor:
         """An array of numbers."""
-        import h5py
         import numpy as np
+
+        self.check(data, path)
+        try:
+            numbers = np.asarray(data[()])
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            raise self.bad(f"the array {path} cannot be read: {' '.join(str(error).split())}") from None
+        if self._half(data):
+            return torch.from_numpy(numbers.view(np.int16).reshape(numbers.shape).copy()).view(torch.bfloat16)
+        return tensor(numbers, path)
+
+    def _half(self, data: Any) -> bool:
+        """Whether it is bfloat16, which HDF5 has no type for."""
+        return self.text(data, "dtype") == "bfloat16" and data.dtype.itemsize == 2
+
+    def check(self, data: Any, path: str) -> None:
+        """Whether an array is one, is in the file, and is of a size that fits into it."""
+        import h5py
 
         if not isinstance(data, h5py.Dataset):
             raise self.bad(f"{path} is no array, of which its own table of contents speaks")
         if data.is_virtual or data.external:
             raise self.bad(f"the array {path} lies in another file, which is not opened")
-        half = self.text(data, "dtype") == "bfloat16" and data.dtype.itemsize == 2
-        if data.dtype.kind not in "fiu" and not half:
+        if data.dtype.kind not in "fiu" and not self._half(data):
             raise self.bad(f"the array {path} is of {data.dtype}, expected numbers")
         if data.shape is None:
             raise self.bad(f"the array {path} is empty, without a shape")
@@ -139,13 +155,6 @@ class Reader:
         self.budget -= declared
         if self.budget < 0:
             raise self.bad(f"the arrays up to {path} are larger than {GROWTH} times the file: refused as a bomb")
-        try:
-            numbers = np.asarray(data[()])
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            raise self.bad(f"the array {path} cannot be read: {' '.join(str(error).split())}") from None
-        if half:
-            return torch.from_numpy(numbers.view(np.int16).reshape(numbers.shape).copy()).view(torch.bfloat16)
-        return tensor(numbers, path)
 
     def text(self, group: Any, name: str) -> str | None:
         """A string attribute; None if there is none, or something else."""

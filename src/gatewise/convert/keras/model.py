@@ -255,7 +255,10 @@ class Torch:
         if "axis" in options and config.kind in ("ExpandDims", "Concatenate"):
             options["dim"] = options.pop("axis")
         assert function is not None
-        return Value(self.network.call(function, *(_nodes(a) for a in arguments), **options))
+        given = [_nodes(a) for a in arguments]
+        if config.kind == "GetItem":
+            given = [given[0], _key(config, given[1:])]
+        return Value(self.network.call(function, *given, **options))
 
     def masked(self, config: Config, value: Value, mask: Value) -> Value:
         return Value(value.node, mask.node)
@@ -321,6 +324,19 @@ def _nodes(argument: Any) -> Any:
     if isinstance(argument, list):
         return [_nodes(a) for a in argument]
     return argument.node if isinstance(argument, Value) else argument
+
+
+def _key(config: Config, given: Sequence[Any]) -> Any:
+    """What a tensor is indexed with: numbers and slices that torch has too."""
+    if len(given) != 1:
+        raise config.bad(f"it is called on {len(given) + 1} arguments, expected a tensor and what it is indexed with")
+    key = tuple(given[0]) if isinstance(given[0], list) else given[0]
+    for part in key if isinstance(key, tuple) else (key,):
+        if not (part is None or part is ... or isinstance(part, (int, slice))) or isinstance(part, bool):
+            raise UnknownError(f"it is indexed with {part!r:.40}")
+        if isinstance(part, slice) and part.step is not None and part.step < 1:
+            raise UnknownError(f"a slice with step {part.step}, which torch does not have")
+    return key
 
 
 def read_model(contents: Contents) -> Conversion:

@@ -220,6 +220,12 @@ def rectified(x: Tensor, slope: float, most: float | None, threshold: float) -> 
     return torch.where(x >= threshold, above, slope * (x - threshold))
 
 
+def rescaled(x: Tensor, scale: float | Sequence[float], offset: float | Sequence[float]) -> Tensor:
+    """x scale + offset; lists are over the last axis."""
+    x = x if x.is_floating_point() else x.float()
+    return x * x.new_tensor(scale) + x.new_tensor(offset)
+
+
 def elu(x: Tensor, alpha: float) -> Tensor:
     return F.elu(x, alpha)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,12 +32,6 @@ def squeezed(x: Tensor, axis: int) -> Tensor:
     return x.squeeze(axis)
 
 
-def item(x: Tensor, key: Sequence[Any]) -> Tensor:
-    """x[key]; a slice is written as a tuple."""
-    made: Tensor = x[tuple(slice(*k) if isinstance(k, (tuple, list)) else k for k in key)]
-    return made
-
-
 # By class: its name in keras.ops, what it is in torch, and its settings.
 OPERATIONS: dict[str, tuple[str, Callable[..., Any], tuple[str, ...]]] = {
     "NotEqual": ("not_equal", operator.ne, ()),
@@ -62,7 +56,7 @@ OPERATIONS: dict[str, tuple[str, Callable[..., Any], tuple[str, ...]]] = {
     "Divide": ("divide", operator.truediv, ()),
     "TrueDivide": ("true_divide", operator.truediv, ()),
     "Negative": ("negative", operator.neg, ()),
-    "GetItem": ("", item, ()),
+    "GetItem": ("get_item", operator.getitem, ()),
 }
 
 
@@ -96,13 +90,15 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def plain(config: Config, value: Any) -> Any:
-    """An argument that is no tensor: a number, a slice (as a tuple), or a list of such."""
+    """An argument that is no tensor: a number, a slice, an ellipsis, or a list of such."""
     if isinstance(value, list):
         return [plain(config, v) for v in value]
     if isinstance(value, dict) and value.get("class_name") == "__slice__" and isinstance(value.get("config"), dict):
         parts = tuple(value["config"].get(k) for k in ("start", "stop", "step"))
         if all(p is None or isinstance(p, int) for p in parts):
-            return parts
+            return slice(*parts)
+    if isinstance(value, dict) and value.get("class_name") == "__ellipsis__":
+        return ...
     if value is None or isinstance(value, (bool, int, float)):
         return value
     raise UnknownError(f"it is called on {value!r:.40}")

@@ -185,6 +185,10 @@ def _relu(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
     return m.Function(m.rectified, slope=slope, most=most, threshold=bound)
 
 
+def _rescaling(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
+    return m.Function(m.rescaled, scale=config.reals("scale"), offset=config.reals("offset", 0.0))
+
+
 def _leaky(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
     return nn.LeakyReLU(config.real("alpha" if "alpha" in config.settings else "negative_slope"))
 
@@ -270,6 +274,7 @@ ROWS: dict[str, Row] = {
     "LeakyReLU": Row(_leaky, ("alpha", "negative_slope"), passes=True),
     "ELU": Row(_elu, ("alpha",), passes=True),
     "PReLU": Row(_prelu, ("shared_axes",), lambda config: ("alpha",), passes=True),
+    "Rescaling": Row(_rescaling, ("scale", "offset"), passes=True),
     "Softmax": Row(_softmax, ("axis",), passes=True),
     "Dropout": Row(lambda config, arrays, second: nn.Dropout(config.real("rate")), ("rate",), passes=True),
     **dict.fromkeys(("SpatialDropout1D", "SpatialDropout2D", "GaussianDropout", "AlphaDropout"), _nothing()),

@@ -28,6 +28,7 @@ ASSUMED = (
 )
 
 
+Sides = list[tuple[Config, list[Tensor]]]  # a layer's directions: what each is, and its arrays as they are stored
 SIDES = {"forward_layer": "0", "backward_layer": "1"}  # in this order
 
 
@@ -108,14 +109,33 @@ def kind(found: Found) -> tuple[str, dict[str, object]] | str:
     return name, {**plain, "reset_after": after}
 
 
-def layer_from(found: Found, contents: Contents) -> tuple[Layer, str] | str:
-    """The layer, and what had to be known; or why there is none."""
+def config_of(found: Found, contents: Contents) -> Config | str:
+    """A recurrent layer's configuration, as far as its shapes tell it; or why there is none."""
     told = kind(found)
     if isinstance(told, str):
         return told
-    config = Config({"class_name": told[0], "config": {**told[1], "name": found.name}}, contents.name)
+    return Config({"class_name": told[0], "config": {**told[1], "name": found.name.replace("/", "_")}}, contents.name)
+
+
+def layer_from(found: Found, contents: Contents) -> tuple[Layer, str] | str:
+    """The layer, and what had to be known; or why there is none."""
+    config = config_of(found, contents)
+    if isinstance(config, str):
+        return config
     made = layer_of(config, found.tensors, contents.second)
-    return made, f"{told[0]}: {how(config, made, contents.second)}"
+    return made, f"{config.kind}: {how(config, made, contents.second)}"
+
+
+def recurrent_in(contents: Contents) -> dict[str, Sides]:
+    """What `read_weights` makes layers of, by the same names; two directions together and each alone."""
+    made: dict[str, Sides] = {}
+    for found in found_in(contents):
+        config, name = config_of(found, contents), found.name.replace(".", "_")
+        if not isinstance(config, str):
+            made.setdefault(name, []).append((config, found.tensors))
+            if found.side:
+                made[f"{name}/{found.side}"] = [(config, found.tensors)]
+    return made
 
 
 def read_weights(contents: Contents) -> Conversion:

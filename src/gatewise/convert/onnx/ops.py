@@ -5,7 +5,7 @@ attribute that a function does not have, or a value that `ONLY` does not list, i
 the operators that the model was written for, `outputs` how many a node has. Sizes, axes and the like come as lists of
 integers where the model has them as constants, and as tensors where it computes them.
 
-Source: https://onnx.ai/onnx/operators, opset 1 to 23.
+Source: https://onnx.ai/onnx/operators, opset 7 to 28.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from gatewise.convert.onnx.recurrent import GATES, Weights, recurrent_node
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.errors import InputError
 
-OLDEST = 7  # the first version with today's broadcasting
+OLDEST, NEWEST = 7, 28  # versions of the operators: the first with today's broadcasting, the last that was looked at
 FOLDED = 2**28  # bytes that are computed while a model is read, at most
 Value = fx.Node | Tensor
 
@@ -136,8 +136,8 @@ class _Reader:
     def add(self, node: onnx.NodeProto, name: str) -> None:
         """Any other operator."""
         op, attributes = node.op_type, files.attributes_of(node)
-        if self.opset < OLDEST:
-            raise NotImplementedError(f"an operator of version {self.opset}, expected {OLDEST} or later")
+        if not OLDEST <= self.opset <= NEWEST:
+            raise NotImplementedError(f"an operator of version {self.opset}, expected {OLDEST} to {NEWEST}")
         if op == "Constant":
             self.values[node.output[0]] = _constant(attributes)
             return
@@ -256,9 +256,9 @@ def _attributes(op: str) -> frozenset[str]:
 
 def _constant(attributes: dict[str, Any]) -> Tensor:
     """What a node Constant holds."""
-    (key, value), *others = attributes.items()
-    if others or key not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-        raise NotImplementedError(f"its attribute {key}")
+    key, value = next(iter(attributes.items()), ("", None))
+    if len(attributes) != 1 or key not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
+        raise NotImplementedError(f"its attributes {', '.join(attributes) or 'are none'}")
     if isinstance(value, Tensor):
         return value
     return torch.tensor(value, dtype=torch.float32 if "float" in key else torch.int64)

@@ -40,7 +40,8 @@ def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conve
         the graph has anything that is not known here: these nodes by name, as `Layers`, and the rest in `left`.
 
     Raises:
-        InputError: the file is damaged or hostile, sizes contradict each other, an activation is unknown.
+        InputError: the file is damaged or hostile, sizes contradict each other, an activation is unknown; or there is
+            something that is not known here, and no layer beside it.
     """
     if like is not None:
         raise InputError("an ONNX file tells its architecture; leave like= out and copy the parameters that you need")
@@ -48,6 +49,9 @@ def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conve
     model = files.load(path)
     found = _Reader(model, path)
     notes = [f"{path.name} was written by {model.producer_name}"] if model.producer_name else []
+    if found.left and not found.layers:
+        more = f" and {len(found.left) - 3} more" if len(found.left) > 3 else ""
+        raise InputError(f"{path} has no recurrent layer that is known here: {'; '.join(found.left[:3])}{more}")
     if found.left:
         layers = Layers(found.layers)
         layers.left = tuple(found.left)
@@ -123,7 +127,7 @@ class _Reader:
         given = [self.values.get(n) for n in (w, r, b, p)]
         if any(n and not isinstance(value, Tensor) for n, value in zip((w, r, b, p), given, strict=True)):
             raise NotImplementedError(
-                "its weights are inputs, or computed while the model runs; only constants are read"
+                "its weights are inputs, or computed from them; a layer's are constants of the file (initializers)"
             )
         made, how = recurrent_node(node.op_type, name, files.attributes_of(node), Weights(*given))  # type: ignore[arg-type]
         self.layers[_free(name, self.layers)] = made

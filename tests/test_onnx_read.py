@@ -590,7 +590,9 @@ def test_a_thrown_dice_is_not_exact(tmp_path: Path) -> None:
     model = model_of(
         [helper.make_node("Dropout", ["x", "", "on"], ["y"])], {"x": ("f", (2, 3))}, ["y"], {"on": np.array(True)}, 13
     )
-    with pytest.raises(InputError, match="no recurrent layer that is known here: Dropout 'dropout_0': .*training_mode"):
+    with pytest.raises(
+        InputError, match=r"no recurrent layer that is known here: Dropout 'dropout_0': .*training_mode"
+    ):
         kind.read(saved(model, tmp_path))
 
 

@@ -39,7 +39,6 @@ def shaped(spec: Any, **sizes: int) -> Tensor:
 
 
 LAYERS = {
-    "GRU": (lambda: gatewise.GRU(3, 4, bidirectional=True), ["h"]),
     "torch's LSTM, batch first": (lambda: nn.LSTM(3, 4, bias=False, batch_first=True), ["h", "c"]),
     "projected, batch first": (lambda: gatewise.LSTM(3, 4, proj_size=2, batch_first=True), ["h", "c"]),
 }

@@ -18,8 +18,9 @@ from torch import Tensor, fx, nn
 
 from gatewise.convert.network import Network
 from gatewise.convert.onnx import files, sizes
-from gatewise.convert.onnx.ops import ONLY, OPS, PLAIN, SIZES, ints
+from gatewise.convert.onnx.ops import ONLY, OPS, PLAIN, SIZES
 from gatewise.convert.onnx.recurrent import GATES, Weights, recurrent_node
+from gatewise.convert.onnx.shapes import ints
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.errors import InputError
 

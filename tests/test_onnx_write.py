@@ -26,7 +26,6 @@ from onnx_models import recurrent, saved  # noqa: E402
 
 from gatewise.convert import load, save  # noqa: E402
 from gatewise.convert import onnx as kind  # noqa: E402
-from gatewise.convert.report import Layers  # noqa: E402
 
 
 def flat(value: Any) -> list[Tensor]:
@@ -58,13 +57,17 @@ def test_a_layer_has_named_inputs_and_any_steps_and_batch(name: str, tmp_path: P
     assert [o.name for o in onnx.load(path).graph.output] == ["output", *(f"{s}_n" for s in states)]
     assert str(tmp_path.parent).encode() not in path.read_bytes()
     assert b".py" not in path.read_bytes()
-    back = load(path)
-    assert isinstance(back, Layers) == name.startswith("projected")  # a Scan is not read back
+    back = None
+    if name.startswith("projected"):
+        with pytest.raises(InputError, match="no recurrent layer that is known here: Scan"):
+            load(path)
+    else:
+        back = load(path)
     for steps, batch in ((5, 2), (1, 1), (4, 3)):
         x, *hx = inputs = [shaped(spec, T=steps, B=batch) for spec in runtime.inputs]
         with torch.no_grad():
             expected = flat(layer(x, tuple(hx) if len(hx) > 1 else hx[0]))
-            again = [] if isinstance(back, Layers) else [flat(back(*inputs))]
+            again = [] if back is None else [flat(back(*inputs))]
         for results in (list(map(torch.from_numpy, runtime.run(inputs))), *again):
             for a, b in zip(results, expected, strict=True):
                 assert_close(a, b, FLOAT32)

@@ -89,6 +89,8 @@ def test_one_layer_of_a_model(run: Run) -> None:
         (["short.npz"], "short.npz is a damaged zip file"),
         (["text.txt"], "text.txt is no file that is known here"),
         (["."], "holds no run"),
+        (["model"], "model is no ONNX model"),
+        (["one"], "one is no file that is known here"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run: Run, arguments: list[str], message: str) -> None:
@@ -97,6 +99,8 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, arguments: list[str], m
     Path("empty.pt").touch()
     Path("short.npz").write_bytes(b"PK\x03\x04")
     Path("text.txt").write_text("what a piece of work")
+    Path("model").write_bytes(b"\x08\x07: and so on")  # it begins as ONNX's files do
+    Path("one").write_bytes(b"\x08")
     before = sorted(path.name for path in Path().rglob("*"))
     code, out, err = run("convert", *arguments)
     assert (code, out) == (2, "")
@@ -104,6 +108,14 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, arguments: list[str], m
     assert err.count("\n") == 1
     assert message in err
     assert sorted(path.name for path in Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_a_seed_that_is_none_is_refused(run: Run, seed: str) -> None:
+    torch.save(nn.GRU(3, 5).state_dict(), "good.pt")
+    code, _, err = run("convert", "good.pt", f"--seed={seed}")
+    assert code == 2
+    assert "Traceback" not in err
 
 
 def test_help_loads_no_torch() -> None:

@@ -19,14 +19,15 @@ import gatewise
 from gatewise import cells
 
 LAYERS = {
-    "RNN": lambda **o: gatewise.RNN(3, 4, 2, **o),
-    "RNN relu": lambda **o: gatewise.RNN(3, 4, 2, "relu", **o),
+    "RNN": lambda **o: gatewise.RNN(3, 4, **o),
+    "RNN relu": lambda **o: gatewise.RNN(3, 4, 1, "relu", **o),
     "GRU": lambda **o: gatewise.GRU(3, 4, 2, **o),
-    "GRU reset before": lambda **o: gatewise.GRU(3, 4, 2, reset_after=False, **o),
+    "GRU reset before": lambda **o: gatewise.GRU(3, 4, reset_after=False, **o),
     "LSTM": lambda **o: gatewise.LSTM(3, 4, 2, **o),
-    "Recurrent": lambda **o: gatewise.Recurrent(cells.gru_reset_before, 3, 4, 2, **{"bias": "input", **o}),
+    "Recurrent": lambda **o: gatewise.Recurrent(cells.gru_reset_before, 3, 4, **{"bias": "input", **o}),
 }
-SHAPES: list[dict[str, Any]] = [{}, {"bidirectional": True, "batch_first": True}, {"bias": False}]
+SHAPES: list[dict[str, Any]] = [{"bidirectional": True, "batch_first": True}, {"bias": False}]
+T, B = torch.export.Dim("T", min=1, max=512), torch.export.Dim("B", min=1, max=512)
 
 
 class Model(nn.Module):
@@ -72,35 +73,55 @@ def run(path: Path, *inputs: Tensor) -> list[Tensor]:
     return [torch.from_numpy(y) for y in session.run(None, dict(zip(names, map(Tensor.numpy, inputs), strict=True)))]
 
 
+class Beside(nn.Module):
+    """Layers beside each other on one input, so that one export, which takes seconds, does for all of them."""
+
+    def __init__(self, layers: list[Any]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, *states: Tensor) -> list[Tensor]:
+        made, left = [], list(states)
+        for layer in self.layers:
+            mine = [left.pop(0) for _ in layer.cell.states] if states and not layer.learn_state else []
+            output, state = layer(x, (tuple(mine) if len(mine) > 1 else mine[0]) if mine else None)
+            made += [output, *(state if isinstance(state, tuple) else (state,))]
+        return made
+
+    def states(self, batch: int) -> tuple[Tensor, ...]:
+        shapes = [shape for rnn in self.layers if not rnn.learn_state for shape in rnn.state_shapes(batch)]
+        return tuple(map(torch.randn, shapes))
+
+    @staticmethod
+    def axes(x: dict[int, Any], states: tuple[Tensor, ...]) -> dict[str, Any]:
+        return {"x": x} | ({"states": tuple({1: B} for _ in states)} if states else {})
+
+
 @pytest.mark.usefixtures("others_warnings")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "trace"])
 def test_onnx_has_one_native_node_a_layer_and_any_steps_and_batch(
-    dynamo: bool, name: str, shape: dict[str, Any], tmp_path: Path
+    dynamo: bool, shape: dict[str, Any], tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxscript")
-    model, path = model_of(name, **shape), tmp_path / "model.onnx"
-    first = bool(shape.get("batch_first"))
-    T, B = torch.export.Dim("T", min=1, max=512), torch.export.Dim("B", min=1, max=512)
-    given = name == "LSTM" or "bias" in shape  # hx is given or absent
-    states = model.rnn.initial_state(2) if given else ()
-    states = states if isinstance(states, tuple) else (states,)
+    model, path = Beside([randomize(make(**shape)) for make in LAYERS.values()]).eval(), tmp_path / "model.onnx"
+    first, given = bool(shape.get("batch_first")), "bias" in shape  # hx is given or absent
+    states = model.states(2) if given else ()
     x = torch.randn((2, 5, 3) if first else (5, 2, 3))
     axes = {0: B, 1: T} if first else {0: T, 1: B}
     if dynamo:
-        options: dict[str, Any] = {
-            "dynamic_shapes": {"x": axes} | ({"hx": tuple({1: B} for _ in states)} if given else {})
-        }
+        options: dict[str, Any] = {"dynamic_shapes": Beside.axes(axes, states)}
     else:
         names = ["x", *(f"s{k}" for k in range(len(states)))]
         moving = {n: {1: "B"} for n in names[1:]} | {"x": {a: d.__name__ for a, d in axes.items()}}
         options = {"input_names": names, "dynamic_axes": moving}
     torch.onnx.export(model, (x, *states), str(path), dynamo=dynamo, verbose=False, **options)
-    assert native_nodes(path) == [{"Recurrent": "GRU"}.get(name, name.split()[0])] * 2
+    counts = [layer.num_layers for layer in model.layers]
+    expected_nodes = [{"Recurrent": "GRU"}.get(name, name.split()[0]) for name in LAYERS]
+    assert native_nodes(path) == [op for op, count in zip(expected_nodes, counts, strict=True) for _ in range(count)]
     for steps, batch in ((5, 2), (9, 3), (1, 1)):
         x = torch.randn((batch, steps, 3) if first else (steps, batch, 3))
-        states = tuple(torch.randn(s.shape[0], batch, 4) for s in states)
+        states = model.states(batch) if given else ()
         for made, expected in zip(run(path, x, *states), model(x, *states), strict=True):
             assert_close(made, expected.detach(), FLOAT32)
 
@@ -169,67 +190,47 @@ class Cut(nn.Module):
         return output, *(state if isinstance(state, tuple) else (state,))
 
 
-T, B = torch.export.Dim("T", min=1, max=512), torch.export.Dim("B", min=1, max=512)
-
-
 def exported(model: nn.Module, inputs: tuple[Tensor, ...], path: Path, axes: Any) -> list[str]:
     torch.onnx.export(model.eval(), inputs, str(path), dynamo=True, verbose=False, dynamic_shapes=axes)
     return native_nodes(path)
 
 
+ANY: list[tuple[Any, list[str]]] = [
+    (gatewise.LSTM(3, 5, proj_size=2, bidirectional=True), ["Scan"] * 2),
+    (gatewise.Recurrent(own, 3, 4, bias="input"), ["Scan"]),
+    (gatewise.Recurrent(gatewise.zoneout(gatewise.layer_norm(cells.gru), 0.1), 3, 4, learn_state=True), ["Scan"]),
+    (gatewise.Recurrent(gatewise.activations(cells.gru, r="relu"), 3, 4, bias=False), ["Scan"]),  # z has another
+    (gatewise.Recurrent(cells.lstm_peephole, 3, 4, bidirectional=True), ["LSTM"]),
+    (gatewise.Recurrent(gatewise.coupled(cells.lstm_peephole, f="i"), 3, 4), ["LSTM"]),
+    (gatewise.Recurrent(gatewise.activations(cells.rnn, h=lambda a: nn.functional.elu(a, 0.3)), 3, 4), ["RNN"]),
+    (
+        gatewise.Recurrent(
+            gatewise.activations(
+                cells.lstm, i="hardsigmoid", f="hardsigmoid", o="hardsigmoid", h="softsign",
+                g=lambda a: nn.functional.leaky_relu(a, 0.3),
+            ), 3, 4, bidirectional=True,
+        ), ["LSTM"],
+    ),
+]  # fmt: skip
+
+
 @pytest.mark.usefixtures("others_warnings")
-@pytest.mark.parametrize(
-    ("rnn", "nodes"),
-    [
-        (gatewise.LSTM(3, 5, 2, proj_size=2, bidirectional=True), ["Scan"] * 4),
-        (gatewise.Recurrent(own, 3, 4, bias="input", batch_first=True), ["Scan"]),
-        (gatewise.Recurrent(gatewise.zoneout(gatewise.layer_norm(cells.gru), 0.1), 3, 4, learn_state=True), ["Scan"]),
-        (gatewise.Recurrent(gatewise.activations(cells.gru, r="relu"), 3, 4, bias=False), ["Scan"]),  # z has another
-        (gatewise.Recurrent(cells.lstm_peephole, 3, 4, bidirectional=True), ["LSTM"]),
-        (gatewise.Recurrent(gatewise.coupled(cells.lstm_peephole, f="i"), 3, 4), ["LSTM"]),
-        (gatewise.Recurrent(gatewise.activations(cells.rnn, h=lambda a: nn.functional.elu(a, 0.3)), 3, 4), ["RNN"]),
-        (
-            gatewise.Recurrent(
-                gatewise.activations(
-                    cells.lstm, i="hardsigmoid", f="hardsigmoid", o="hardsigmoid", h="softsign",
-                    g=lambda a: nn.functional.leaky_relu(a, 0.3),
-                ), 3, 4, bidirectional=True,
-            ), ["LSTM"],
-        ),
-    ],
-    ids=lambda v: v.cell.name if isinstance(v, nn.Module) else "",
-)  # fmt: skip
-def test_any_cell_is_a_node_or_a_scan_for_any_steps_and_batch(rnn: Any, nodes: list[str], tmp_path: Path) -> None:
+def test_any_cell_is_a_node_or_a_scan_for_any_steps_and_batch(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    randomize(rnn)
-    path, first = tmp_path / "model.onnx", rnn.batch_first
-    given = not rnn.learn_state
-
-    class Flat(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn = rnn
-
-        def forward(self, x: Tensor, *hx: Tensor) -> tuple[Tensor, ...]:
-            output, state = self.rnn(x, (hx if len(hx) > 1 else hx[0]) if hx else None)
-            return output, *(state if isinstance(state, tuple) else (state,))
-
-    def inputs(steps: int, batch: int) -> tuple[Tensor, ...]:
-        states = [torch.randn(shape) for shape in rnn.state_shapes(batch)] if given else []
-        return torch.randn((batch, steps, 3) if first else (steps, batch, 3)), *states
-
-    axes = {"x": {0: B, 1: T} if first else {0: T, 1: B}, "hx": tuple({1: B} for _ in inputs(1, 1)[1:])}
-    assert exported(Flat(), inputs(5, 2), path, axes if given else {"x": axes["x"]}) == nodes
+    model, path = randomize(Beside([rnn for rnn, _ in ANY])).eval(), tmp_path / "model.onnx"
+    axes = Beside.axes({0: T, 1: B}, model.states(2))
+    made_nodes = exported(model, (torch.randn(5, 2, 3), *model.states(2)), path, axes)
+    assert made_nodes == [op for _, nodes in ANY for op in nodes]
     for steps, batch in ((5, 2), (9, 3), (1, 1)):
-        given_now = inputs(steps, batch)
-        for made, expected in zip(run(path, *given_now), Flat().eval()(*given_now), strict=True):
+        inputs = torch.randn(steps, batch, 3), *model.states(batch)
+        for made, expected in zip(run(path, *inputs), model(*inputs), strict=True):
             assert_close(made, expected.detach(), FLOAT32)
 
 
 @pytest.mark.usefixtures("others_warnings")
 @pytest.mark.parametrize(
     "rnn",
-    [gatewise.GRU(3, 4, 2, bidirectional=True), gatewise.Recurrent(own, 6, 4, bidirectional=True, learn_state=True)],
+    [gatewise.GRU(3, 4, 2), gatewise.Recurrent(own, 6, 4, bidirectional=True, learn_state=True)],
     ids=["GRU", "own, integers"],
 )
 def test_resets_and_lengths_are_a_scan(rnn: Any, tmp_path: Path) -> None:

@@ -209,6 +209,9 @@ def test_the_standards_node_cases(tmp_path: Path) -> None:
         for given in weights:  # which are inputs there
             model.graph.initializer.append(numpy_helper.from_array(arrays[f"in_{given.name}"], given.name))
             model.graph.input.remove(given)
+        if path.stem == "test_gru_defaults":
+            with pytest.raises(InputError, match="its weights are inputs, or computed from them"):
+                kind.read(path)
         module = kind.read(saved(model, tmp_path)).module
         made = module(*(torch.from_numpy(arrays[f"in_{i.name}"]) for i in model.graph.input))
         made = made if isinstance(made, tuple) else (made,)
@@ -587,6 +590,56 @@ def test_a_thrown_dice_is_not_exact(tmp_path: Path) -> None:
     model = model_of(
         [helper.make_node("Dropout", ["x", "", "on"], ["y"])], {"x": ("f", (2, 3))}, ["y"], {"on": np.array(True)}, 13
     )
-    module = kind.read(saved(model, tmp_path)).module
-    assert isinstance(module, Layers)
-    assert "training_mode" in module.left[0]
+    with pytest.raises(
+        InputError, match=r"no recurrent layer that is known here: Dropout 'dropout_0': .*training_mode"
+    ):
+        kind.read(saved(model, tmp_path))
+
+
+def test_odd_names_are_names(tmp_path: Path) -> None:
+    """Of Python's own, of methods, and what would be code if it were pasted into any."""
+    node, code = helper.make_node, "x): pass\nimport os  #"
+    nodes = [
+        node("Relu", ["self"], ["__class__"]),
+        node("Tanh", ["__class__"], ["forward"], name="training"),
+        node("Add", ["forward", code], ["_forward"], name="import os"),
+        node("Add", ["_forward", "w.1"], ["y_1"]),
+        node("Add", ["y_1", "w-1"], ["y"]),
+    ]
+    weights = {"w.1": A(3), "w-1": A(3)}
+    compare(model_of(nodes, {"self": ("f", (2, 3)), code: ("f", (3,))}, ["y"], weights, 14), tmp_path, [A(2, 3), A(3)])
+
+
+def test_odd_constants_are_refused_by_name(tmp_path: Path) -> None:
+    add = helper.make_node("Add", ["x", "c"], ["y"])
+    for opset, nodes, why in (
+        (14, [helper.make_node("Constant", [], ["c"]), add], "Constant 'constant_0': its attributes are none"),
+        (99, [helper.make_node("Add", ["x", "x"], ["y"])], "an operator of version 99, expected 7 to 28"),
+    ):
+        with pytest.raises(InputError, match=why):
+            kind.read(saved(model_of(nodes, {"x": ("f", (3,))}, ["y"], {}, opset), tmp_path))
+    node = helper.make_node("OneHot", ["x", "depth", "values"], ["y"])
+    for depth in (np.float32(np.inf), np.int64(-5), np.int64(2**40)):
+        model = model_of([node], {"x": ("i", (3,))}, ["y"], {"depth": depth, "values": A(2)}, 14)
+        assert kind.read(saved(model, tmp_path)).module.specs[0].high == 0
+
+
+def test_a_long_graph_is_read_in_time_that_grows_with_its_length(tmp_path: Path) -> None:
+    """Names that differ in what Python has no letters for get numbers; each is looked for once."""
+    count = 1500
+    nodes = [helper.make_node("Add", [f"v{k}", "w" + "." * k], [f"v{k + 1}"]) for k in range(count)]
+    weights = {"w" + "." * k: A(1) for k in range(count)} | {"w_1": A(1)}
+    model = model_of(nodes, {"v0": ("f", (3,))}, [f"v{count}"], weights, 14)
+    path = saved(model, tmp_path)
+    taken = []
+
+    class Names(set):  # type: ignore[type-arg]
+        def __contains__(self, name: object) -> bool:
+            taken.append(name)
+            return super().__contains__(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gatewise.convert.network.set", Names, raising=False)
+        module = kind.read(path).module
+    assert len(dict(module.named_buffers())) == count
+    assert len(taken) < 3 * count

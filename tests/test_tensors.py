@@ -43,6 +43,7 @@ LAYERS = [
     lambda: gatewise.Recurrent(own, 3, 5, 2, bidirectional=True, bias="input"),
     lambda: gatewise.Recurrent(gatewise.zoneout(gatewise.layer_norm(cells.gru_reset_before), 0.1), 3, 5),
     lambda: gatewise.GRUCell(3, 5),
+    lambda: gatewise.GRUCell(3, 5, reset_after=False),
     lambda: gatewise.LSTMCell(3, 5, bias=False),
     lambda: nn.GRU(3, 5, 2),
 ]

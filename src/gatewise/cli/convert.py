@@ -29,7 +29,7 @@ def convert(
     layer: Annotated[
         str | None, typer.Option(help="One of the recurrent layers of IN, by its name there.", metavar="NAME")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the proof's random input.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the proof's random input.", min=0, max=2**32)] = 0,
 ) -> None:
     """Convert a model from one framework to another, exactly or not at all, and prove it.
 

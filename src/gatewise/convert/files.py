@@ -218,6 +218,8 @@ def kind_of(source: Source) -> str:
         return "Keras" if "config.json" in names else "tensors"
     if start[8:9] == b"{" or start.startswith(b"\x80"):
         return "tensors"  # safetensors, or a pickle, which is refused there with its reason
+    if start[:1] == b"\x08" and 0 < int.from_bytes(start[1:2], "big") < 32:
+        return "ONNX"  # its first field as everybody writes it: the version of the format
     kind = ENDINGS.get(path.suffix.lower())
     if kind is None or kind == "Keras":
         expected = "HDF5 or a zip archive" if kind == "Keras" else f"one of {', '.join(ENDINGS)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ class Network:
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.specs: list[Spec] = []
+        self.taken: set[str] = set()
+        self.counts: Counter[str] = Counter()
 
     def input(self, spec: Spec) -> fx.Node:
         """The model's next input."""
@@ -70,8 +73,11 @@ class Network:
     def _plain(self, name: str) -> str:
         """A free Python name like this one."""
         plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-        if not plain or plain[0].isdigit() or keyword.iskeyword(plain) or hasattr(nn.Module, plain):
+        if not plain or plain[0].isdigit() or plain == "self" or keyword.iskeyword(plain) or hasattr(nn.Module, plain):
             plain = f"_{plain}"
-        names = {plain} | {f"{plain}_{k}" for k in range(1, 1 + len(self.graph.nodes))}
-        taken = {str(node.target) for node in self.graph.nodes} | set(dict(self.root.named_children()))
-        return next(n for n in sorted(names, key=len) if n not in taken and not hasattr(self.root, n))
+        name = plain
+        while name in self.taken or hasattr(self.root, name):
+            self.counts[plain] += 1
+            name = f"{plain}_{self.counts[plain]}"
+        self.taken.add(name)
+        return name

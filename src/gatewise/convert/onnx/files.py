@@ -194,7 +194,7 @@ def _highs(graph: onnx.GraphProto) -> dict[str, int]:
                 found.setdefault(origin[node.input[1]], dims[axis])
         elif node.op_type == "OneHot" and node.input[0] in origin and node.input[1] in constants:
             depth = numpy_helper.to_array(constants[node.input[1]]).reshape(-1)
-            if depth.size == 1:
+            if depth.size == 1 and 0 < depth[0] <= 2**31:
                 found.setdefault(origin[node.input[0]], int(depth[0]))
         elif node.op_type == "Equal" and node.input[0] in origin and node.input[1] in constants:
             numbers = numpy_helper.to_array(constants[node.input[1]])  # one-hot, as torch's exporter writes it

@@ -5,12 +5,11 @@ attribute that a function does not have, or a value that `ONLY` does not list, i
 the operators that the model was written for, `outputs` how many a node has. Sizes, axes and the like come as lists of
 integers where the model has them as constants, and as tensors where it computes them.
 
-Source: https://onnx.ai/onnx/operators, opset 1 to 23.
+Source: https://onnx.ai/onnx/operators, opset 7 to 28.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
@@ -19,7 +18,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Ints = Sequence[int] | Tensor
+from gatewise.convert.onnx.shapes import (
+    Ints,
+    concat,
+    constant_of_shape,
+    expand,
+    flatten,
+    gather,
+    gather_elements,
+    ints,
+    number,
+    one_hot,
+    pad,
+    range_,
+    reshape,
+    slice_,
+    split,
+    squeeze,
+    tile,
+    transpose,
+    unsqueeze,
+)  # fmt: skip
+from gatewise.convert.onnx.windows import average_pool, conv, global_average_pool, global_max_pool, max_pool
+
 DTYPE_NUMBERS = {
     1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
     10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
@@ -39,19 +60,6 @@ ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "Pad": {"mode": ("constant", "reflect", "edge")},
     "Dropout": {"is_test": (1,)},
 }
-
-
-def ints(value: Ints) -> list[int]:
-    """Sizes or axes as integers."""
-    return list(value.tolist() if isinstance(value, Tensor) else value)
-
-
-def number(value: Any) -> int:
-    """One integer, however it comes."""
-    if isinstance(value, Tensor):
-        return int(value)
-    found: int = value[0] if isinstance(value, list) else value
-    return found
 
 
 def _sum(*x: Tensor) -> Tensor:
@@ -147,128 +155,8 @@ def clip(
     return x if low is None and high is None else torch.clamp(x, low, high)
 
 
-def reshape(x: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
-    return x.reshape([x.shape[k] if size == 0 and not allowzero else size for k, size in enumerate(ints(shape))])
-
-
-def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
-    return x.permute(list(range(x.dim()))[::-1] if perm is None else list(perm))
-
-
-def squeeze(x: Tensor, given: Ints | None = None, *, axes: Ints | None = None) -> Tensor:
-    places = axes if given is None else given
-    if places is None:
-        return x.squeeze()
-    if wrong := [a for a in ints(places) if x.shape[a] != 1]:
-        raise ValueError(f"Squeeze of axis {wrong[0]} of {tuple(x.shape)}, which is not 1")
-    return x.squeeze(tuple(ints(places)))
-
-
-def unsqueeze(x: Tensor, given: Ints | None = None, *, axes: Ints = ()) -> Tensor:
-    places = ints(axes if given is None else given)
-    for axis in sorted(a % (x.dim() + len(places)) for a in places):
-        x = x.unsqueeze(axis)
-    return x
-
-
-def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
-    axis = axis % x.dim() if axis < 0 else axis
-    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
-
-
-def concat(*x: Tensor, axis: int = 1) -> Tensor:
-    return torch.cat(x, axis)
-
-
-def split(
-    x: Tensor, given: Ints | None = None, *, split: Ints | None = None, axis: int = 0, num_outputs: int | None = None,
-    outputs: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    sizes = split if given is None else given
-    if sizes is None:
-        each = -(-x.shape[axis] // (num_outputs or outputs))
-        return torch.split(x, each, axis)
-    return torch.split(x, ints(sizes), axis)
-
-
-def slice_(
-    x: Tensor, first: Ints | None = None, last: Ints | None = None, which: Ints | None = None, by: Ints | None = None,
-    *, starts: Ints = (), ends: Ints = (), axes: Ints | None = None,
-) -> Tensor:  # fmt: skip
-    begin, end = ints(starts if first is None else first), ints(ends if last is None else last)
-    places = axes if which is None else which
-    places = list(range(len(begin))) if places is None else ints(places)
-    strides = [1] * len(begin) if by is None else ints(by)
-    for low, high, axis, stride in zip(begin, end, places, strides, strict=True):
-        if stride > 0:
-            x = x[(slice(None),) * (axis % x.dim()) + (slice(low, high, stride),)]
-        else:
-            rows = range(*slice(low, high, stride).indices(x.shape[axis]))
-            x = x.index_select(axis, torch.tensor(list(rows), dtype=torch.int64, device=x.device))
-    return x
-
-
-def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    axis, places = axis % x.dim(), indices.long()
-    places = torch.where(places < 0, places + x.shape[axis], places)
-    picked = x.index_select(axis, places.reshape(-1))
-    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
-
-
-def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    places = indices.long()
-    return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places))
-
-
-def constant_of_shape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
-    fill = torch.zeros(1) if value is None else value
-    return fill.squeeze().expand(ints(shape)).clone()
-
-
 def cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
     return x.to(DTYPE_NUMBERS[to])
-
-
-def expand(x: Tensor, shape: Ints) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, ints(shape)))
-
-
-def tile(x: Tensor, repeats: Ints) -> Tensor:
-    return x.repeat(ints(repeats))
-
-
-def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype, device=start.device)
-
-
-def one_hot(indices: Tensor, depth: Ints | Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
-    count = number(depth)
-    places = torch.where(indices < 0, indices + count, indices)
-    axis = axis % (indices.dim() + 1)
-    steps = torch.arange(count, device=indices.device).reshape([-1] + [1] * (indices.dim() - axis))
-    return torch.where(places.unsqueeze(axis) == steps, values[1], values[0])
-
-
-def pad(
-    x: Tensor, given: Ints | None = None, number: Tensor | None = None, which: Ints | None = None, *,
-    pads: Ints = (), value: float = 0.0, mode: str = "constant",
-) -> Tensor:  # fmt: skip
-    sizes = ints(pads if given is None else given)
-    axes = list(range(x.dim())) if which is None else [a % x.dim() for a in ints(which)]
-    ends = {a: (sizes[k], sizes[k + len(axes)]) for k, a in enumerate(axes)}
-    fill = value if number is None else number.item()
-    for axis in axes:
-        before, after = ends[axis]
-        if mode == "constant":
-            x = F.pad(x, [0, 0] * (x.dim() - 1 - axis) + [before, after], value=fill)
-            continue
-        count = x.shape[axis]
-        places = torch.arange(-before, count + after, device=x.device)
-        if mode == "reflect":
-            places = (places.abs() if count > 1 else places * 0) % max(2 * count - 2, 1)
-            places = torch.where(places >= count, 2 * count - 2 - places, places)
-        x = x.index_select(axis, places.clamp(0, count - 1))
-    return x
 
 
 def _reduced(x: Tensor, given: Ints | None, axes: Ints | None, empty: int) -> list[int] | None:
@@ -332,69 +220,6 @@ def layer_normalization(
 ) -> Tensor:
     made = F.layer_norm(x, x.shape[axis % x.dim() :], None, None, epsilon) * scale
     return made if bias is None else made + bias
-
-
-def _padded(
-    x: Tensor, auto_pad: str, pads: Sequence[int] | None, kernel: Sequence[int], strides: Sequence[int],
-    dilations: Sequence[int], value: float = 0.0,
-) -> Tensor:  # fmt: skip
-    """x with the padding of a convolution or pooling around its last axes."""
-    axes = len(kernel)
-    sides = list(pads or [0] * (2 * axes)) if auto_pad == "NOTSET" else [0] * (2 * axes)
-    if auto_pad.startswith("SAME"):
-        for k in range(axes):
-            steps, wide = x.shape[2 + k], (kernel[k] - 1) * dilations[k] + 1
-            total = max((-(-steps // strides[k]) - 1) * strides[k] + wide - steps, 0)
-            small, large = total // 2, total - total // 2
-            sides[k], sides[k + axes] = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
-    flat = [side for k in reversed(range(axes)) for side in (sides[k], sides[k + axes])]
-    return F.pad(x, flat, value=value) if any(flat) else x
-
-
-def conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None, group: int = 1, kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None, strides: Sequence[int] | None = None,
-) -> Tensor:  # fmt: skip
-    kernel = list(weight.shape[2:])
-    if kernel_shape is not None and list(kernel_shape) != kernel:
-        raise ValueError(f"Conv: kernel_shape is {list(kernel_shape)}, and the weights are for {kernel}")
-    steps, wide = list(strides or [1] * len(kernel)), list(dilations or [1] * len(kernel))
-    run = (F.conv1d, F.conv2d, F.conv3d)[len(kernel) - 1]
-    x = _padded(x, auto_pad, pads, kernel, steps, wide)
-    return run(x, weight, bias, steps, 0, wide, group)
-
-
-def max_pool(
-    x: Tensor, *, kernel_shape: Sequence[int], auto_pad: str = "NOTSET", pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None, dilations: Sequence[int] | None = None, ceil_mode: int = 0,
-    storage_order: int = 0,
-) -> Tensor:  # fmt: skip
-    steps, wide = list(strides or [1] * len(kernel_shape)), list(dilations or [1] * len(kernel_shape))
-    run = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel_shape) - 1]
-    x = _padded(x, auto_pad, pads, kernel_shape, steps, wide, -math.inf)
-    return run(x, list(kernel_shape), steps, 0, wide)
-
-
-def average_pool(
-    x: Tensor, *, kernel_shape: Sequence[int], auto_pad: str = "NOTSET", pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None, ceil_mode: int = 0, count_include_pad: int = 0,
-) -> Tensor:  # fmt: skip
-    ones = [1] * len(kernel_shape)
-    steps, run = list(strides or ones), (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel_shape) - 1]
-    made = run(_padded(x, auto_pad, pads, kernel_shape, steps, ones), list(kernel_shape), steps)
-    if count_include_pad:
-        return made
-    share = run(_padded(torch.ones_like(x), auto_pad, pads, kernel_shape, steps, ones), list(kernel_shape), steps)
-    return made / share
-
-
-def global_average_pool(x: Tensor) -> Tensor:
-    return x.mean(tuple(range(2, x.dim())), keepdim=True)
-
-
-def global_max_pool(x: Tensor) -> Tensor:
-    return x.amax(tuple(range(2, x.dim())), keepdim=True)
 
 
 def dropout(

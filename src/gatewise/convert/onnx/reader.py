@@ -18,12 +18,13 @@ from torch import Tensor, fx, nn
 
 from gatewise.convert.network import Network
 from gatewise.convert.onnx import files, sizes
-from gatewise.convert.onnx.ops import ONLY, OPS, PLAIN, SIZES, ints
+from gatewise.convert.onnx.ops import ONLY, OPS, PLAIN, SIZES
 from gatewise.convert.onnx.recurrent import GATES, Weights, recurrent_node
+from gatewise.convert.onnx.shapes import ints
 from gatewise.convert.report import Conversion, Layers, Mapped
 from gatewise.errors import InputError
 
-OLDEST = 7  # the first version with today's broadcasting
+OLDEST, NEWEST = 7, 28  # versions of the operators: the first with today's broadcasting, the last that was looked at
 FOLDED = 2**28  # bytes that are computed while a model is read, at most
 Value = fx.Node | Tensor
 
@@ -40,7 +41,8 @@ def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conve
         the graph has anything that is not known here: these nodes by name, as `Layers`, and the rest in `left`.
 
     Raises:
-        InputError: the file is damaged or hostile, sizes contradict each other, an activation is unknown.
+        InputError: the file is damaged or hostile, sizes contradict each other, an activation is unknown; or there is
+            something that is not known here, and no layer beside it.
     """
     if like is not None:
         raise InputError("an ONNX file tells its architecture; leave like= out and copy the parameters that you need")
@@ -48,6 +50,9 @@ def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conve
     model = files.load(path)
     found = _Reader(model, path)
     notes = [f"{path.name} was written by {model.producer_name}"] if model.producer_name else []
+    if found.left and not found.layers:
+        more = f" and {len(found.left) - 3} more" if len(found.left) > 3 else ""
+        raise InputError(f"{path} has no recurrent layer that is known here: {'; '.join(found.left[:3])}{more}")
     if found.left:
         layers = Layers(found.layers)
         layers.left = tuple(found.left)
@@ -123,7 +128,7 @@ class _Reader:
         given = [self.values.get(n) for n in (w, r, b, p)]
         if any(n and not isinstance(value, Tensor) for n, value in zip((w, r, b, p), given, strict=True)):
             raise NotImplementedError(
-                "its weights are inputs, or computed while the model runs; only constants are read"
+                "its weights are inputs, or computed from them; a layer's are constants of the file (initializers)"
             )
         made, how = recurrent_node(node.op_type, name, files.attributes_of(node), Weights(*given))  # type: ignore[arg-type]
         self.layers[_free(name, self.layers)] = made
@@ -136,8 +141,8 @@ class _Reader:
     def add(self, node: onnx.NodeProto, name: str) -> None:
         """Any other operator."""
         op, attributes = node.op_type, files.attributes_of(node)
-        if self.opset < OLDEST:
-            raise NotImplementedError(f"an operator of version {self.opset}, expected {OLDEST} or later")
+        if not OLDEST <= self.opset <= NEWEST:
+            raise NotImplementedError(f"an operator of version {self.opset}, expected {OLDEST} to {NEWEST}")
         if op == "Constant":
             self.values[node.output[0]] = _constant(attributes)
             return
@@ -256,9 +261,9 @@ def _attributes(op: str) -> frozenset[str]:
 
 def _constant(attributes: dict[str, Any]) -> Tensor:
     """What a node Constant holds."""
-    (key, value), *others = attributes.items()
-    if others or key not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
-        raise NotImplementedError(f"its attribute {key}")
+    key, value = next(iter(attributes.items()), ("", None))
+    if len(attributes) != 1 or key not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
+        raise NotImplementedError(f"its attributes {', '.join(attributes) or 'are none'}")
     if isinstance(value, Tensor):
         return value
     return torch.tensor(value, dtype=torch.float32 if "float" in key else torch.int64)

@@ -23,6 +23,7 @@ from gatewise.convert.onnx.files import LIMIT
 from gatewise.convert.report import Conversion, Mapped
 from gatewise.errors import InputError, one_line
 from gatewise.layer import Layer
+from gatewise.single_step import SingleStep
 from gatewise.tasks.run import write as write_whole
 from gatewise.tasks.text import LanguageModel
 
@@ -45,9 +46,10 @@ def write(
 
     Args:
         module: a recurrent layer of gatewise's or torch.nn's: inputs x and, by its states' names, h_0 (c_0 …), outputs
-            output and h_n (c_n …), shaped as the layer has them. A language model of `gatewise train text`: the same, x
-            (T, B) characters as numbers and scores (T, B, V) of the next ones in place of output. A model that
-            `gatewise.convert.load` gave. Any other module that takes and gives tensors, with `example`.
+            output and h_n (c_n …), shaped as the layer has them; a cell of one step has no output. A language model of
+            `gatewise train text`: the same, x (T, B) characters as numbers and scores (T, B, V) of the next ones in
+            place of output. A model that `gatewise.convert.load` gave. Any other module that takes and gives tensors,
+            with `example`.
         path: the file to write; whole or not at all.
         example: for another module its inputs, of two or more steps and samples. Their first two axes may then vary,
             as far as the module's arithmetic lets them; the notes say which do.
@@ -81,8 +83,12 @@ def write(
 
 def _signature(module: nn.Module) -> tuple[nn.Module, Callable[..., Any], list[Spec] | None, list[str]]:
     """The module that runs, how it is called with tensors in a row, its inputs, and its outputs' names."""
-    if isinstance(module, (Layer, nn.RNNBase)):
+    if isinstance(module, (Layer, nn.RNNBase, nn.RNNCellBase)):
         layer = ours(module)
+        if isinstance(layer, SingleStep):
+            x = Spec("x", ("B", layer.input_size), layer._weight.dtype)
+            before = [Spec(f"{s}_0", ("B", layer.hidden_size), x.dtype) for s in layer.cell.states]
+            return layer, _call_with_states, [x, *before], [f"{s}_n" for s in layer.cell.states]
         shape: tuple[int | str, ...] = ("B", "T") if layer.batch_first else ("T", "B")
         x = Spec("x", (*shape, layer.input_size), layer._weight.dtype)
         return layer, _call_with_states, [x, *_states(layer)], ["output", *(f"{s}_n" for s in layer.cell.states)]

@@ -32,7 +32,7 @@ from gatewise.convert.tensors.named import (
 from gatewise.errors import InputError, one_line
 from gatewise.layer import Layer
 from gatewise.layers import GRU
-from gatewise.single_step import SingleStep
+from gatewise.single_step import GRUCell, SingleStep
 from gatewise.swap import restore
 from gatewise.tasks.run import write as write_whole
 
@@ -59,7 +59,7 @@ def read(source: str | os.PathLike[str], like: nn.Module | None = None) -> Conve
         return book
     else:
         found = by_names(contents.tensors)
-        notes = [UNTOLD_GRU] if any(isinstance(f.layer, GRU) for f in found) else []
+        notes = [UNTOLD_GRU] if any(isinstance(f.layer, (GRU, GRUCell)) for f in found) else []
         if any(f.layer.cell.name == "rnn" for f in found):
             notes.append("an RNN's activation is not told: tanh assumed, torch.nn's default; for relu give `like`")
         if found:

@@ -28,7 +28,7 @@ OPTIONS: dict[type[Layer], tuple[str, ...]] = {
     LSTM: (*_COMMON, "proj_size"),
     Recurrent: (*_COMMON, "proj_size"),
     RNNCell: (*_SIZES, "bias", "nonlinearity"),
-    GRUCell: (*_SIZES, "bias"),
+    GRUCell: (*_SIZES, "bias", "reset_after"),
     LSTMCell: (*_SIZES, "bias"),
 }
 NAME = re.compile(

@@ -1,0 +1,152 @@
+"""ONNX's operators that move numbers about and compute none: `ops.py` lists them.
+
+Sizes, axes and the like come as lists of integers where the model has them as constants, and as tensors where it
+computes them.
+
+Source: https://onnx.ai/onnx/operators, opset 7 to 28.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Ints = Sequence[int] | Tensor
+
+
+def ints(value: Ints) -> list[int]:
+    """Sizes or axes as integers."""
+    return list(value.tolist() if isinstance(value, Tensor) else value)
+
+
+def number(value: Any) -> int:
+    """One integer, however it comes."""
+    if isinstance(value, Tensor):
+        return int(value)
+    found: int = value[0] if isinstance(value, list) else value
+    return found
+
+
+def reshape(x: Tensor, shape: Ints, *, allowzero: int = 0) -> Tensor:
+    return x.reshape([x.shape[k] if size == 0 and not allowzero else size for k, size in enumerate(ints(shape))])
+
+
+def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
+    return x.permute(list(range(x.dim()))[::-1] if perm is None else list(perm))
+
+
+def squeeze(x: Tensor, given: Ints | None = None, *, axes: Ints | None = None) -> Tensor:
+    places = axes if given is None else given
+    if places is None:
+        return x.squeeze()
+    if wrong := [a for a in ints(places) if x.shape[a] != 1]:
+        raise ValueError(f"Squeeze of axis {wrong[0]} of {tuple(x.shape)}, which is not 1")
+    return x.squeeze(tuple(ints(places)))
+
+
+def unsqueeze(x: Tensor, given: Ints | None = None, *, axes: Ints = ()) -> Tensor:
+    places = ints(axes if given is None else given)
+    for axis in sorted(a % (x.dim() + len(places)) for a in places):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
+    axis = axis % x.dim() if axis < 0 else axis
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def concat(*x: Tensor, axis: int = 1) -> Tensor:
+    return torch.cat(x, axis)
+
+
+def split(
+    x: Tensor, given: Ints | None = None, *, split: Ints | None = None, axis: int = 0, num_outputs: int | None = None,
+    outputs: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    sizes = split if given is None else given
+    if sizes is None:
+        each = -(-x.shape[axis] // (num_outputs or outputs))
+        return torch.split(x, each, axis)
+    return torch.split(x, ints(sizes), axis)
+
+
+def slice_(
+    x: Tensor, first: Ints | None = None, last: Ints | None = None, which: Ints | None = None, by: Ints | None = None,
+    *, starts: Ints = (), ends: Ints = (), axes: Ints | None = None,
+) -> Tensor:  # fmt: skip
+    begin, end = ints(starts if first is None else first), ints(ends if last is None else last)
+    places = axes if which is None else which
+    places = list(range(len(begin))) if places is None else ints(places)
+    strides = [1] * len(begin) if by is None else ints(by)
+    for low, high, axis, stride in zip(begin, end, places, strides, strict=True):
+        if stride > 0:
+            x = x[(slice(None),) * (axis % x.dim()) + (slice(low, high, stride),)]
+        else:
+            rows = range(*slice(low, high, stride).indices(x.shape[axis]))
+            x = x.index_select(axis, torch.tensor(list(rows), dtype=torch.int64, device=x.device))
+    return x
+
+
+def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    axis, places = axis % x.dim(), indices.long()
+    places = torch.where(places < 0, places + x.shape[axis], places)
+    picked = x.index_select(axis, places.reshape(-1))
+    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    places = indices.long()
+    return x.gather(axis, torch.where(places < 0, places + x.shape[axis], places))
+
+
+def constant_of_shape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
+    fill = torch.zeros(1) if value is None else value
+    return fill.squeeze().expand(ints(shape)).clone()
+
+
+def expand(x: Tensor, shape: Ints) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, ints(shape)))
+
+
+def tile(x: Tensor, repeats: Ints) -> Tensor:
+    return x.repeat(ints(repeats))
+
+
+def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype, device=start.device)
+
+
+def one_hot(indices: Tensor, depth: Ints | Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
+    count = number(depth)
+    places = torch.where(indices < 0, indices + count, indices)
+    axis = axis % (indices.dim() + 1)
+    steps = torch.arange(count, device=indices.device).reshape([-1] + [1] * (indices.dim() - axis))
+    return torch.where(places.unsqueeze(axis) == steps, values[1], values[0])
+
+
+def pad(
+    x: Tensor, given: Ints | None = None, number: Tensor | None = None, which: Ints | None = None, *,
+    pads: Ints = (), value: float = 0.0, mode: str = "constant",
+) -> Tensor:  # fmt: skip
+    sizes = ints(pads if given is None else given)
+    axes = list(range(x.dim())) if which is None else [a % x.dim() for a in ints(which)]
+    ends = {a: (sizes[k], sizes[k + len(axes)]) for k, a in enumerate(axes)}
+    fill = value if number is None else number.item()
+    for axis in axes:
+        before, after = ends[axis]
+        if mode == "constant":
+            x = F.pad(x, [0, 0] * (x.dim() - 1 - axis) + [before, after], value=fill)
+            continue
+        count = x.shape[axis]
+        places = torch.arange(-before, count + after, device=x.device)
+        if mode == "reflect":
+            places = (places.abs() if count > 1 else places * 0) % max(2 * count - 2, 1)
+            places = torch.where(places >= count, 2 * count - 2 - places, places)
+        x = x.index_select(axis, places.clamp(0, count - 1))
+    return x

@@ -156,10 +156,23 @@ def call(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor]) -> 
         rest = [x for s, x in zip(specs, inputs, strict=True) if s.name not in keywords]
     else:
         keywords, rest = {}, list(inputs)
-    most = 2 if isinstance(module, (Layer, nn.RNNBase)) else len(parameters)
-    if not hasattr(module, "specs") and len(rest) > most:
-        rest = [*rest[: most - 1], tuple(rest[most - 1 :])]  # type: ignore[list-item]
+    if not hasattr(module, "specs"):
+        rest = [*rest[:1], *_stacked(module, rest[1:])]
+        most = 2 if isinstance(module, (Layer, nn.RNNBase)) else len(parameters)
+        if len(rest) > most:
+            rest = [*rest[: most - 1], tuple(rest[most - 1 :])]  # type: ignore[list-item]
     return list(_flat(module(*rest, **keywords)))
+
+
+def _stacked(module: nn.Module, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    """States of each layer and direction on their own, (B, H), as a layer has them: (L * D, B, H) of each kind."""
+    layers = [m for m in module.modules() if isinstance(m, (Layer, nn.RNNBase))]
+    if not states or len(layers) != 1 or any(s.dim() != 2 for s in states):
+        return states
+    count = layers[0].num_layers * (2 if layers[0].bidirectional else 1)
+    if len(states) % count:
+        return states
+    return [torch.stack(list(states[k : k + count])) for k in range(0, len(states), count)]
 
 
 def _flat(made: Any) -> Iterator[Tensor]:
@@ -180,7 +193,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
 def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Difference | str]:
     """One library, on the first two draws that it takes."""
     done, dtype = 0, _dtype(module)
-    turned = _batch_axis(module, runtime.inputs) is not None
+    turned = any(_batch_axes(module, runtime.inputs))
     for number, (sizes, other) in enumerate(zip(DRAWS, OTHERS, strict=True)):
         if done == 2:
             return
@@ -229,8 +242,7 @@ def _failed(runtime: Runtime, shown: str, wrong: str) -> Difference:
 
 def _run(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     given = [x.to(dtype) if x.is_floating_point() else x for x in inputs]
-    if (axis := _batch_axis(module, specs)) is not None:
-        given = [x.movedim(0, axis) if "B" in s.shape[:1] else x for s, x in zip(specs, given, strict=True)]
+    given = [x.movedim(0, axis) for x, axis in zip(given, _batch_axes(module, specs), strict=True)]
     with torch.no_grad(), evaluating(module), _anew(module):
         return call(module, specs, given)
 
@@ -248,19 +260,20 @@ def _anew(module: nn.Module) -> Iterator[None]:
             m.kept = states
 
 
-def _batch_axis(module: nn.Module, specs: Sequence[Spec]) -> int | None:
-    """Where the module has the batch, if the other library has it first and the module has not.
+def _batch_axes(module: nn.Module, specs: Sequence[Spec]) -> list[int]:
+    """Where the module has each input's batch, which the other library has first; 0 where the two agree.
 
     Models of Keras are batch first, whatever the module was that they were made of: that is told by its inputs, or by
     its recurrent layers.
     """
-    own: Sequence[Spec] = getattr(module, "specs", ())
-    if own:
-        moved = [m.shape.index("B") for m, s in zip(own, specs, strict=False) if "B" in m.shape and "B" in s.shape[:1]]
-        return next((axis for axis in moved if axis), None)
+    if own := getattr(module, "specs", ()):
+        places = [
+            m.shape.index("B") if "B" in m.shape and "B" in s.shape[:1] else 0 for m, s in zip(own, specs, strict=False)
+        ]
+        return places + [0] * (len(specs) - len(places))
     layers = [m for m in module.modules() if isinstance(m, (Layer, nn.RNNBase))]
     time_major = bool(layers) and not any(layer.batch_first for layer in layers)
-    return 1 if time_major and any(s.shape[:2] == ("B", "T") for s in specs) else None
+    return [int(time_major and s.shape[:2] == ("B", "T")) for s in specs]
 
 
 def _as_there(ours: Sequence[Tensor], theirs: Sequence[Tensor], turned: bool) -> list[Tensor]:

@@ -83,6 +83,7 @@ def recurrent_layers(module: nn.Module) -> Layers:
     found = Layers()
     for name, child in module.named_modules():
         if isinstance(child, Layer):
+            name = name.removesuffix(".layer")  # of what Keras and ONNX do around a recurrent layer
             found[name.replace(".", "/") or "layer"] = child
     return found
 
@@ -102,6 +103,8 @@ def save(module: nn.Module, path: str | os.PathLike[str], **options: Any) -> Con
         InputError: the framework has nothing that computes the same; the ending is unknown.
         MissingPackageError: the package that writes such files is not installed.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module is a {type(module).__name__}, expected a module of torch, and then the path")
     path = Path(path)
     made = importlib.import_module(HOME[kind_of_name(path)]).write(module, path, **options)
     assert isinstance(made, Conversion)
@@ -141,24 +144,29 @@ def file(
     found = read(source, like)
     if layer is not None:
         found = _one_layer(found, layer, source)
-    runs: list[Source] = [] if layer is not None else [source]
+    # A layer of a file is proved alone, as far as its own library runs it alone.
+    first = prove(found if layer is None else Layers({layer: found.module}), source, seed=seed)
     if path is None:
-        return found, None, prove(found, *runs, seed=seed)
+        return found, None, first
     if isinstance(found.module, Layers) and not found.module:
         raise InputError(f"{source} has no recurrent layer that is known here: {'; '.join(found.left) or 'none'}")
     if isinstance(found.module, Layers) and kind_of_name(path) != "tensors":
         names = ", ".join(found.module)
-        raise InputError(f"{source} tells its recurrent layers and not the whole: say which of them, layer: {names}")
+        why = f" ({found.left[0]})" if found.left else ""
+        raise InputError(
+            f"{source} can't be written whole, since what it is made of is not in it or not known here{why}; one of its "
+            f"recurrent layers can, with --layer (layer=): {names}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name
         try:
             written = save(found.module, made, **options)
-            runs.append(made)
+            target_runs: Any = made
             with contextlib.suppress(NoRuntime, MissingPackageError):  # which the proof tells
-                runs[-1] = runtime_of(made)  # what its own library refuses is no file to write
+                target_runs = runtime_of(made)  # what its own library refuses is no file to write
         except InputError as error:
             raise InputError(str(error).replace(str(made), str(path))) from error
-        proof = prove(found, *runs, seed=seed)
+        proof = first + prove(found, target_runs, seed=seed)
         if proof.ok:
             write(path, made.read_bytes())
     return found, written, proof
@@ -198,7 +206,10 @@ def kind_of(source: Source) -> str:
         home = {cls.__module__.partition(".")[0] for cls in type(source).__mro__}
         if home & {"keras", "tf_keras"}:
             return "Keras"
-        raise InputError(f"a {type(source).__name__} is no path and no model of Keras")
+        raise InputError(
+            f"a {type(source).__name__} is no path and no model of Keras; parameters have convert.d2l.from_params, "
+            "convert.flax.from_params and convert.from_arrays"
+        )
     path = Path(source)
     if path.is_dir():
         return "run"

@@ -6,6 +6,7 @@ import copy
 import importlib
 import inspect
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,9 +63,12 @@ class Proof:
     differences: Sequence[Difference] = ()
     unproved: Sequence[str] = ()
 
+    def __add__(self, other: Proof) -> Proof:
+        return Proof([*self.differences, *other.differences], [*self.unproved, *other.unproved])
+
     @property
     def ok(self) -> bool:
-        """Nothing that was compared differs by more than rounding."""
+        """Nothing that was compared differs by more than rounding; `runtimes` tells whether anything was."""
         return not any(d.wrong for d in self.differences)
 
     @property
@@ -76,16 +80,16 @@ class Proof:
         lines = []
         for name in self.runtimes:
             mine = [d for d in self.differences if d.runtime == name]
-            most = max(mine, key=lambda d: (bool(d.wrong), d.relative))
-            outputs, inputs = len({d.output for d in mine}), len({d.input for d in mine})
-            lines.append(f"{'proved' if self.ok else 'compared'}: {name} and gatewise on random input,"
-                         f" {_count(inputs, 'shape')}, {_count(outputs, 'output')}: the largest difference is"
-                         f" {most.absolute:.1e}, {most.relative:.1e} of the largest number")  # fmt: skip
+            if ran := [d for d in mine if not math.isnan(d.relative)]:
+                most = max(ran, key=lambda d: d.relative)
+                outputs, inputs = len({d.output for d in ran}), len({d.input for d in ran})
+                lines.append(f"{'compared' if any(d.wrong for d in mine) else 'proved'}: {name} and gatewise on random "
+                             f"input, {_count(inputs, 'shape')}, {_count(outputs, 'output')}: the largest difference is"
+                             f" {most.absolute:.1e}, {most.relative:.1e} of the largest number")  # fmt: skip
             lines += [f"FAILED: {name}, {d.input}, {d.output}: {d.wrong}" for d in mine if d.wrong]
-        if self.differences:
-            allowed = max(d.allowed for d in self.differences)
+        if allowed := max((d.allowed for d in self.differences), default=0.0):
             lines.append(f"up to {allowed:.0e} of the largest number is rounding: sums in another order")
-        return "\n".join([*lines, *self.unproved])
+        return "\n".join([*lines, *self.unproved]) or "nothing was compared"
 
 
 def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> Proof:
@@ -99,8 +103,13 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
     Returns:
         The largest differences, over two shapes of input each (the second longer than one step and one sample). NaN or
         infinity anywhere, or another shape, is a failure. What could not be compared is told in `unproved`.
+
+    Raises: InputError: there is no such file.
     """
     require("numpy")
+    for source in sources:
+        if isinstance(source, (str, os.PathLike)) and not os.path.exists(source):
+            raise InputError(f"there is no file {source}")
     module = conversion.module if isinstance(conversion, Conversion) else conversion
     differences: list[Difference] = []
     unproved: list[str] = []

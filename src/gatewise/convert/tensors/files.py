@@ -198,7 +198,8 @@ def _read_torch(path: Path) -> Contents:
                 f"{path} holds Python objects (a whole pickled module?), which are never loaded, since that runs code;"
                 " save the weights alone: torch.save(module.state_dict(), path)"
             ) from error
-        raise InputError(f"{path} is damaged, or no file that torch.save wrote") from error
+        what = "file that torch.save wrote" if path.suffix in (".pt", ".pth") else f"{path.suffix} file"
+        raise InputError(f"{path} is damaged, or no {what}") from error
     left: list[str] = []
     listed = isinstance(found, (list, tuple))
     values: Any = dict(enumerate(found)) if listed else found

@@ -144,7 +144,7 @@ def test_keras_2_0(tmp_path: Path, split: bool) -> None:
     inner = lstm(gru(x, *first.values(), hard, after=False), *second.values(), hard)
     agree(found.module, x, hard(inner @ dense["kernel"] + dense["bias"]))
     layers = convert.layers(path)
-    assert layers["g/layer"].cell.name.startswith("activations(gru_reset_before")
+    assert layers["g"].cell.name.startswith("activations(gru_reset_before")
     assert "reset gate before the product" in found.mapped[0].how
     assert "(0.2x + 0.5)" in found.mapped[0].how
 

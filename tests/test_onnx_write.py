@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ def test_a_language_model_continues_a_text_as_generate_does(cell: Any, tmp_path:
     save(model, path)
     runtime = kind.runtime(path)
     assert runtime.inputs[0].high == len(vocabulary)
+    (entry,) = onnx.load(path).metadata_props
+    assert (entry.key, json.loads(entry.value)) == ("vocabulary", list(vocabulary.tokens))
     states = [np.zeros([s if isinstance(s, int) else 1 for s in spec.shape], np.float32) for spec in runtime.inputs[1:]]
     ids, written = vocabulary.encode("time").unsqueeze(1).numpy(), ""
     for _ in range(40):

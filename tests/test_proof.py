@@ -317,14 +317,54 @@ def test_one_of_several_layers(tmp_path: Path) -> None:
     assert torch.equal(convert.load(target).weight_hh_l0, model["one"].weight_hh_l0)
     with pytest.raises(InputError, match="has no recurrent layer 'three', expected one of: one, two"):
         convert.file(source, target, layer="three")
-    with pytest.raises(
-        InputError, match="tells its recurrent layers and not the whole: say which of them, layer: one, two"
-    ):
+    with pytest.raises(InputError, match=r"can't be written whole, .* with --layer \(layer=\): one, two"):
         convert.file(source, tmp_path / "b.onnx")
     _, _, proof = convert.file(source)
-    assert str(proof) == "not proved: layers were read and not how they are connected, so there is no whole to run"
+    assert str(proof) == "not proved: layers were read and not the whole, and no other library runs them alone"
 
 
 def test_tolerances_have_an_order() -> None:
     allowed = module.ALLOWED
     assert allowed[torch.float64] < allowed[torch.float32] < allowed[torch.float16] < allowed[torch.bfloat16]
+
+
+def test_nothing_compared_is_told_and_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    proof = convert.prove(lstm())
+    assert (str(proof), proof.runtimes) == ("nothing was compared", ())
+    with pytest.raises(InputError, match=r"there is no file .*nope\.keras"):
+        convert.prove(lstm(), tmp_path / "nope.keras")
+
+
+def test_a_library_that_never_ran_has_no_largest_difference() -> None:
+    def broken(t: Tensor) -> Tensor:
+        raise RuntimeError("broken")
+
+    proof = convert.prove(lstm(), as_library(lstm(), change=broken))
+    assert not proof.ok
+    assert "FAILED" in str(proof)
+    assert "nan" not in str(proof)
+    assert "rounding" not in str(proof)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}], ids=str)
+def test_states_that_another_library_has_apart_are_joined(options: dict[str, Any]) -> None:
+    layer = lstm(**options)
+    count = layer.num_layers * (2 if layer.bidirectional else 1)
+    specs = [Spec("x", ("B", "T", 3)), *(Spec(f"{s}_{k}", ("B", 5)) for s in "hc" for k in range(count))]
+
+    def run(arrays: Sequence[Any]) -> list[Any]:
+        x, *states = map(torch.from_numpy, arrays)
+        h, c = (torch.stack(states[k : k + count]) for k in (0, count))
+        with torch.no_grad():
+            output, (h, c) = layer(x if layer.batch_first else x.transpose(0, 1), (h, c))
+        output = output if layer.batch_first else output.transpose(0, 1)
+        return [t.numpy() for t in (output, *h.unbind(0), *c.unbind(0))]
+
+    proof = convert.prove(layer, Runtime("other 1.0", specs, run))
+    assert proof.ok, str(proof)
+    assert len({d.output for d in proof.differences}) == 1 + 2 * count
+
+    def swapped(arrays: Sequence[Any]) -> list[Any]:
+        return run([arrays[0], *reversed(arrays[1:])])
+
+    assert not convert.prove(layer, Runtime("other 1.0", specs, swapped)).ok

@@ -154,8 +154,8 @@ def file(
         names = ", ".join(found.module)
         why = f" ({found.left[0]})" if found.left else ""
         raise InputError(
-            f"{source} can't be written whole, since what it is made of is not in it or not known here{why}; one of its "
-            f"recurrent layers can, with --layer (layer=): {names}"
+            f"{source} can't be written whole, since what it is made of is not in it or not known here{why}; "
+            f"one of its recurrent layers can, with --layer (layer=): {names}"
         )
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / path.name

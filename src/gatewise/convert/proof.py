@@ -128,7 +128,8 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
         if isinstance(module, Layers):
             if rest := [name for name, layer in module.items() if all(layer is not part for part, _ in pairs)]:
                 unproved.append(f"not proved: {', '.join(rest)}: no other library runs such a layer alone")
-            unproved.append("not proved: how the layers are connected, which was not read")
+            if len(module) > 1:
+                unproved.append("not proved: how the layers are connected, which was not read")
         for part, runtime in pairs:
             for found in _compare(part, runtime, seed):
                 (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
@@ -141,7 +142,7 @@ def _pairs(module: nn.Module, source: Any) -> list[tuple[nn.Module, Runtime]]:
         return [(module, source if isinstance(source, Runtime) else runtime_of(source))]
     home = importlib.import_module(HOME[kind_of(source)])
     if not hasattr(home, "layer_runtimes"):
-        raise InputError("layers were read and not how they are connected, so there is no whole to run")
+        raise InputError("layers were read and not the whole, and no other library runs them alone")
     return [(module[made.layer], made) for made in home.layer_runtimes(source, list(module))]
 
 

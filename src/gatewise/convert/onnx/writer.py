@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -77,6 +78,8 @@ def write(
     model = _tidied(made)
     if model.ByteSize() > LIMIT:
         raise InputError(f"{type(module).__name__} has {model.ByteSize()} bytes, and an ONNX file at most {LIMIT}")
+    if isinstance(module, LanguageModel):  # without which the numbers mean nothing
+        onnx.helper.set_model_props(model, {"vocabulary": json.dumps(list(module.vocabulary.tokens))})
     write_whole(path, model.SerializeToString())
     return Conversion(module, "ONNX", _mapped(layer), (), _notes(model))
 
@@ -199,6 +202,9 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
                     tidy(attribute.g)
 
     tidy(model.graph)
+    found = [node for node in model.graph.node if node.op_type in ("RNN", "GRU", "LSTM", "Scan")]
+    for k, node in enumerate(found):
+        node.name = f"{node.op_type.lower()}_{k}"
     onnx.checker.check_model(model)
     return model
 
@@ -223,5 +229,6 @@ def _notes(model: onnx.ModelProto) -> list[str]:
     for what, values in (("reads", model.graph.input), ("gives", model.graph.output)):
         for value in values:
             sizes = [d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim]
-            notes.append(f"{what} {value.name} ({', '.join(sizes)})")
+            kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+            notes.append(f"{what} {value.name} {kind} ({', '.join(sizes)})")
     return notes

@@ -102,7 +102,11 @@ def test_a_changed_cell_is_a_cell(cell: Graph, change: str) -> None:
 
 
 @pytest.mark.parametrize("change", [c for c in CHANGES if c != "clip_state_grad" and c != "all"])
-@pytest.mark.parametrize("cell", [cells.gru_reset_before, cells.lstm_projected], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(cells.gru_reset_before, marks=pytest.mark.slow), cells.lstm_projected],
+    ids=lambda c: c.name,
+)
 def test_first_and_second_derivatives(cell: Graph, change: str) -> None:
     layer = layer_of(CHANGES[change](cell), 1, 3)
     x = torch.randn(2, 2, 1, dtype=DOUBLE, requires_grad=True)
@@ -117,7 +121,10 @@ def test_first_and_second_derivatives(cell: Graph, change: str) -> None:
     assert torch.autograd.gradgradcheck(run, (x, *p), atol=1e-4)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+# "all" has the others in it.
+@pytest.mark.parametrize(
+    "change", [c if c in ("all", "variant") else pytest.param(c, marks=pytest.mark.slow) for c in CHANGES]
+)
 def test_a_changed_cell_under_vmap_and_compile(change: str) -> None:
     layer = layer_of(CHANGES[change](cells.lstm))
     layer.eval()

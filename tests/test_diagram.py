@@ -87,7 +87,14 @@ def says_the_graph(graph: Graph, blocks: tuple[Block, ...]) -> None:
         assert i in blocks[result.inputs[0].source].covers
 
 
-@pytest.mark.parametrize("cell", [*BUILT_IN, *CHANGED], ids=lambda c: c.name)
+FEW = ("rnn", "gru", "lstm_peephole", "layer_norm(lstm)")  # the others take as long as these, and show less
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [c if c.name in FEW else pytest.param(c, marks=pytest.mark.slow) for c in (*BUILT_IN, *CHANGED)],
+    ids=lambda c: c.name,
+)
 def test_a_cell_is_drawn_as_it_is(cell: Graph) -> None:
     blocks = blocks_of(cell)
     says_the_graph(cell, blocks)

@@ -181,7 +181,7 @@ def test_a_text_needs_a_text_model_and_a_model_its_layers():
         gatewise.inspect.explore({}, "abc")
 
 
-@pytest.mark.parametrize("package", ["bokeh", "scipy"])
+@pytest.mark.parametrize("package", ["bokeh", pytest.param("scipy", marks=pytest.mark.slow)])
 def test_a_missing_package_is_named_with_its_extra(package):
     code = f"""
 import sys

@@ -26,7 +26,10 @@ LAYERS = {
     "LSTM": lambda **o: gatewise.LSTM(3, 4, 2, **o),
     "Recurrent": lambda **o: gatewise.Recurrent(cells.gru_reset_before, 3, 4, **{"bias": "input", **o}),
 }
-SHAPES: list[dict[str, Any]] = [{"bidirectional": True, "batch_first": True}, {"bias": False}]
+SHAPES: list[Any] = [
+    {"bidirectional": True, "batch_first": True},
+    pytest.param({"bias": False}, marks=pytest.mark.slow),
+]
 T, B = torch.export.Dim("T", min=1, max=512), torch.export.Dim("B", min=1, max=512)
 
 
@@ -230,7 +233,10 @@ def test_any_cell_is_a_node_or_a_scan_for_any_steps_and_batch(tmp_path: Path) ->
 @pytest.mark.usefixtures("others_warnings")
 @pytest.mark.parametrize(
     "rnn",
-    [gatewise.GRU(3, 4, 2), gatewise.Recurrent(own, 6, 4, bidirectional=True, learn_state=True)],
+    [
+        pytest.param(gatewise.GRU(3, 4, 2), marks=pytest.mark.slow),
+        gatewise.Recurrent(own, 6, 4, bidirectional=True, learn_state=True),
+    ],
     ids=["GRU", "own, integers"],
 )
 def test_resets_and_lengths_are_a_scan(rnn: Any, tmp_path: Path) -> None:

@@ -86,7 +86,11 @@ def test_a_cell_of_one_step_has_no_axis_of_time(tmp_path: Path) -> None:
         assert_close(back(x, h).detach(), expected, FLOAT32)
 
 
-@pytest.mark.parametrize("cell", [cells.gru, gatewise.layer_norm(cells.lstm)], ids=lambda cell: cell.name)
+@pytest.mark.parametrize(
+    "cell",
+    [cells.gru, pytest.param(gatewise.layer_norm(cells.lstm), marks=pytest.mark.slow)],
+    ids=lambda cell: cell.name,
+)
 def test_a_language_model_continues_a_text_as_generate_does(cell: Any, tmp_path: Path) -> None:
     text = "the time traveller for so it will be convenient to speak of him was expounding"
     vocabulary = Vocabulary.of(text)

@@ -269,6 +269,7 @@ def test_the_threads_are_the_settings_and_come_back(source, tmp_path, monkeypatc
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_two_devices_share_the_batches_and_learn_the_same(source, tmp_path):
     """Lightning starts the second process as a copy of the first, so this takes a command line."""
     flags = {**SMALL, "data": source, "accelerator": "cpu"}

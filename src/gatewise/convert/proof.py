@@ -176,7 +176,7 @@ def call(module: nn.Module, specs: Sequence[Spec], inputs: Sequence[Tensor]) -> 
 
 def _stacked(module: nn.Module, states: Sequence[Tensor]) -> Sequence[Tensor]:
     """States of each layer and direction on their own, (B, H), as a layer has them: (L * D, B, H) of each kind."""
-    layers = [m for m in module.modules() if isinstance(m, (Layer, nn.RNNBase))]
+    layers = [m for m in module.modules() if isinstance(m, (Layer, nn.RNNBase)) and not getattr(m, "one_step", False)]
     if not states or len(layers) != 1 or any(s.dim() != 2 for s in states):
         return states
     count = layers[0].num_layers * (2 if layers[0].bidirectional else 1)

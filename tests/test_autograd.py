@@ -25,6 +25,17 @@ LAYERS: dict[str, Callable[[], gatewise.Recurrent]] = {
 }
 
 
+# The two that have most in them; the others nightly.
+SLOW_TO_COMPILE = pytest.mark.parametrize(
+    "layer",
+    [
+        name if name in ("two-way peephole", "reset before") else pytest.param(name, marks=pytest.mark.slow)
+        for name in LAYERS
+    ],
+    indirect=True,
+)
+
+
 @pytest.fixture(params=LAYERS)
 def layer(request: pytest.FixtureRequest) -> gatewise.Recurrent:
     torch.manual_seed(0)
@@ -106,6 +117,7 @@ def test_a_second_derivative_runs_the_reference_only_when_it_is_asked_for(monkey
     assert asked
 
 
+@SLOW_TO_COMPILE
 def test_compiled_whole_without_unrolling(layer: gatewise.Recurrent) -> None:
     torch._dynamo.reset()
     graphs: list[torch.fx.GraphModule] = []

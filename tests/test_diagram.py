@@ -126,7 +126,15 @@ def planar(cell: Graph) -> bool:
 
 @pytest.mark.parametrize(
     ("cell", "least"),
-    [(cells.rnn, 0), (cells.lstm, 0), (cells.lstm_projected, 0), (cells.gru, 1), (cells.gru_reset_before, 1)],
+    [
+        (cells.rnn, 0),
+        (cells.lstm, 0),
+        (cells.gru, 1),
+        *(
+            pytest.param(cell, n, marks=pytest.mark.slow)
+            for cell, n in ((cells.lstm_projected, 0), (cells.gru_reset_before, 1))
+        ),
+    ],
     ids=lambda c: getattr(c, "name", str(c)),
 )
 def test_no_crossing_could_be_avoided(cell: Graph, least: int) -> None:

@@ -76,7 +76,12 @@ for number, (name, flags) in enumerate(json.loads(sys.argv[1])):
 
 
 # In two processes: importing Lightning takes as long as a case.
-@pytest.mark.parametrize("tasks", [("text",), ("forecast", "translate", "classify")], ids=" ".join)
+# Text's runs are stopped and resumed in test_train.py as well, so that here it is for the nightly tests.
+@pytest.mark.parametrize(
+    "tasks",
+    [pytest.param(("text",), marks=pytest.mark.slow), ("forecast", "translate", "classify")],
+    ids=" ".join,
+)
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, tasks):
     chosen = random.Random(0)
     (tmp_path / "source.txt").write_text("".join(chosen.choices("abcdefgh \n", k=700)))

@@ -368,3 +368,11 @@ def test_states_that_another_library_has_apart_are_joined(options: dict[str, Any
         return run([arrays[0], *reversed(arrays[1:])])
 
     assert not convert.prove(layer, Runtime("other 1.0", specs, swapped)).ok
+
+
+def test_each_part_trains_afterwards_or_not_as_before() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    model[1].eval()  # frozen, as for fine-tuning
+    runtime = Runtime("other 1.0", [Spec("x", ("B", 3))], lambda arrays: [arrays[0]])
+    assert not convert.prove(model, runtime).ok
+    assert [part.training for part in (model, *model)] == [True, True, False, True]

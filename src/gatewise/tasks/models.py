@@ -11,13 +11,14 @@ import gatewise
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within: dropout is off; afterwards the model trains or not, as before."""
-    training = model.training
+    """Within: dropout is off; afterwards each part of the model trains or not, as before."""
+    modes = {part: part.training for part in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def check_layer(model: str, layer: Any, inputs: int, meaning: str, unfit: Sequence[str], why: str) -> None:

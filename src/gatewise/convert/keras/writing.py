@@ -22,6 +22,7 @@ from gatewise.convert.keras.rows import MODULES
 from gatewise.convert.report import Conversion
 from gatewise.errors import InputError, MissingPackageError, one_line, require
 from gatewise.layer import Layer
+from gatewise.tasks.models import evaluating
 from gatewise.tasks.run import write as write_whole
 from gatewise.tasks.text.model import LanguageModel
 
@@ -138,18 +139,14 @@ def traced(module: nn.Module, states: bool) -> fx.Graph:
         for name, parameter in inspect.signature(module.forward).parameters.items()
         if parameter.default is not inspect.Parameter.empty and not (states and parameter.default is None)
     }
-    training = {m: m.training for m in module.modules()}
-    module.eval()
     try:
-        graph = _Tracer().trace(module, concrete_args=defaults)
+        with evaluating(module):
+            graph = _Tracer().trace(module, concrete_args=defaults)
     except Exception as error:  # whatever the module's own code raises on what stands for tensors
         raise InputError(
             f"{type(module).__name__}: torch.fx cannot trace it: {one_line(error)}; expected a forward whose path does "
             "not depend on values, or recurrent layers one by one"
         ) from error
-    finally:
-        for m, was in training.items():
-            m.training = was
     for node in reversed(graph.nodes):
         # What fx checks defaults with.
         unused = node.op == "placeholder" and not node.users and node.name.rpartition("_")[0] in defaults

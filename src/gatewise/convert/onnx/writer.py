@@ -25,6 +25,7 @@ from gatewise.convert.report import Conversion, Mapped
 from gatewise.errors import InputError, one_line
 from gatewise.layer import Layer
 from gatewise.single_step import SingleStep
+from gatewise.tasks.models import evaluating
 from gatewise.tasks.run import write as write_whole
 from gatewise.tasks.text import LanguageModel
 
@@ -137,7 +138,7 @@ def _exported(
     outputs: Sequence[str], opset: int | None, what: str,
 ) -> onnx.ModelProto:  # fmt: skip
     try:
-        with _evaluating(module), _quiet(), torch.no_grad():
+        with evaluating(module), _quiet(), torch.no_grad():
             if not outputs:
                 count = len(module(*inputs))
                 outputs = ["output"] if count == 1 else [f"output_{k}" for k in range(count)]
@@ -157,18 +158,6 @@ def _exported(
 def _short(error: BaseException) -> str:
     line = one_line(Exception(str(error).split("\n\n")[0]))
     return line if len(line) <= 300 else f"{line[:300]}…"
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Within: every part of the module is in evaluation mode; afterwards each is as it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @contextmanager

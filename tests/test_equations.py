@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import Recipe, assert_close, recipes
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from test_change import CELLS, CHANGES
 from test_ops import PARAMS
@@ -296,8 +296,9 @@ class Weight:
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
 
-    def __pow__(self, a: Tensor) -> Tensor:
-        return self.matrix @ a.expand(self.matrix.shape[1])  # a mean is one number for all units
+    def __pow__(self, a: Tensor | float) -> Tensor:
+        # A mean is one number for all units, and so is a constant that a choice fell on.
+        return self.matrix @ torch.as_tensor(a, dtype=self.matrix.dtype).expand(self.matrix.shape[1])
 
 
 def of_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -467,8 +468,13 @@ def test_changed_cells_run_as_printed(cell: Graph, change: str) -> None:
     check(CHANGES[change](cell))
 
 
+# A choice between a value and a number, projected.
+CHOICE = Recipe(("n",), 1, 1, False, (*[("add", 0, 0)] * 3, ("where_ge", 0, 0), ("project", 6, 0)))
+
+
 @settings(max_examples=300, deadline=None)
 @given(recipes)
+@example(CHOICE)
 def test_random_cells_run_as_printed(recipe: Recipe) -> None:
     check(recipe.cell())
 

@@ -53,6 +53,7 @@ class Op:
     params: the numbers that it takes after its arguments, with their defaults (None: none given).
     boolean: it makes a comparison, not a number. conditions: which arguments must be comparisons.
     scalars: `run` takes Python numbers for constants; else they come as 0-dimensional tensors.
+    triton: the same in the GPU kernels, which have the functions of scan/device.py; {0} is the first argument.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Op:
     boolean: bool = False
     conditions: tuple[int, ...] = ()
     scalars: bool = False
+    triton: str = ""
 
     @property
     def arity(self) -> int:
@@ -90,13 +92,21 @@ def _within(g: Any, a: Any, lo: float | None, hi: float | None) -> Any:
 
 _ROWS = (
     # arithmetic
-    Op("add", operator.add, (lambda g, a, b, y: g, lambda g, a, b, y: g), infix("+", "+", SUM, SUM, SUM), scalars=True),
+    Op(
+        "add",
+        operator.add,
+        (lambda g, a, b, y: g, lambda g, a, b, y: g),
+        infix("+", "+", SUM, SUM, SUM),
+        scalars=True,
+        triton="{0} + {1}",
+    ),
     Op(
         "sub",
         operator.sub,
         (lambda g, a, b, y: g, lambda g, a, b, y: -g),
         infix("-", "-", SUM, SUM, QUOTIENT),
         scalars=True,
+        triton="{0} - {1}",
     ),
     Op(
         "mul",
@@ -104,6 +114,7 @@ _ROWS = (
         (lambda g, a, b, y: g * b, lambda g, a, b, y: g * a),
         infix("⊙", r"\odot", PRODUCT, PRODUCT, PRODUCT),
         scalars=True,
+        triton="{0} * {1}",
     ),
     Op(
         "div",
@@ -111,8 +122,9 @@ _ROWS = (
         (lambda g, a, b, y: g / b, lambda g, a, b, y: -(g * y / b)),
         Notation(Form("① / ②", QUOTIENT, (PRODUCT, POWER)), Form(r"\frac{①}{②}", PRODUCT, (ANY, ANY))),
         scalars=True,
+        triton="{0} / {1}",
     ),
-    Op("neg", torch.neg, (lambda g, a, y: -g,), forms("-①", "-①", SUM, (QUOTIENT,))),
+    Op("neg", torch.neg, (lambda g, a, y: -g,), forms("-①", "-①", SUM, (QUOTIENT,)), triton="-{0}"),
     Op(
         "pow",
         operator.pow,
@@ -122,19 +134,27 @@ _ROWS = (
         ),
         Notation(Form("①^②", POWER, (ATOM, ATOM)), Form("{①}^{②}", POWER, (ATOM, ANY))),
         scalars=True,
+        triton="power({0}, {1})",
     ),
     # functions
-    Op("sigmoid", torch.sigmoid, (lambda g, a, y: g * (y * (1.0 - y)),), call("σ", r"\sigma")),
-    Op("tanh", torch.tanh, (lambda g, a, y: g * (1.0 - y * y),), call("tanh", r"\tanh")),
-    Op("relu", torch.relu, (lambda g, a, y: torch.where(y > 0.0, g, 0.0),), call("ReLU")),
-    Op("exp", torch.exp, (lambda g, a, y: g * y,), call("exp", r"\exp")),
-    Op("log", torch.log, (lambda g, a, y: g / a,), call("log", r"\log")),
-    Op("sqrt", torch.sqrt, (lambda g, a, y: g / (2.0 * y),), call("√", r"\sqrt{①}")),
+    Op("sigmoid", torch.sigmoid, (lambda g, a, y: g * (y * (1.0 - y)),), call("σ", r"\sigma"), triton="sigmoid({0})"),
+    Op("tanh", torch.tanh, (lambda g, a, y: g * (1.0 - y * y),), call("tanh", r"\tanh"), triton="tanh({0})"),
+    Op(
+        "relu",
+        torch.relu,
+        (lambda g, a, y: torch.where(y > 0.0, g, 0.0),),
+        call("ReLU"),
+        triton="tl.where({0} < 0.0, 0.0, {0})",
+    ),
+    Op("exp", torch.exp, (lambda g, a, y: g * y,), call("exp", r"\exp"), triton="exp({0})"),
+    Op("log", torch.log, (lambda g, a, y: g / a,), call("log", r"\log"), triton="tl.log({0})"),
+    Op("sqrt", torch.sqrt, (lambda g, a, y: g / (2.0 * y),), call("√", r"\sqrt{①}"), triton="sqrt({0})"),
     Op(
         "abs",
         torch.abs,
         (lambda g, a, y: torch.where(a > 0.0, g, torch.where(a < 0.0, -g, 0.0)),),
         call("abs", r"\left|①\right|"),
+        triton="tl.abs({0})",
     ),
     Op(
         "softplus",
@@ -149,6 +169,7 @@ _ROWS = (
             ),
         ),
         params={"beta": 1.0, "threshold": 20.0},
+        triton="softplus({0}, {beta}, {threshold})",
     ),
     Op(
         "elu",
@@ -164,6 +185,7 @@ _ROWS = (
             ),
         ),
         params={"alpha": 1.0},
+        triton="elu({0}, {alpha})",
     ),
     Op(
         "leaky_relu",
@@ -179,12 +201,14 @@ _ROWS = (
             ),
         ),
         params={"negative_slope": 0.01},
+        triton="tl.where({0} > 0.0, {0}, {negative_slope} * {0})",
     ),
     Op(
         "softsign",
         F.softsign,
         (lambda g, a, y: g / (1.0 + torch.abs(a)) ** 2.0,),
         call("softsign", meaning=("a / (1 + abs(a))", r"\frac{a}{1 + \left|a\right|}")),
+        triton="{0} / (1.0 + tl.abs({0}))",
     ),
     Op(
         "hardsigmoid",
@@ -194,6 +218,7 @@ _ROWS = (
             "hardsigmoid",
             meaning=("clamp(a / 6 + 0.5, 0, 1)", r"\operatorname{clamp}\left(\frac{a}{6} + 0.5, 0, 1\right)"),
         ),
+        triton="clamp({0} + 3.0, 0.0, 6.0) / 6.0",
     ),
     Op(
         "clamp",
@@ -201,6 +226,7 @@ _ROWS = (
         (lambda g, a, y, min=None, max=None: _within(g, a, min, max),),
         call("clamp", params={"min": ("", ""), "max": ("", "")}),
         params={"min": None, "max": None},
+        triton="clamp({0}, {min}, {max})",
     ),
     # choices; at a tie, minimum and maximum give each side half, as torch does
     Op(
@@ -211,6 +237,7 @@ _ROWS = (
             lambda g, a, b, y: torch.where(b < a, g, torch.where(b > a, 0.0, 0.5 * g)),
         ),
         call("min", r"\min", arity=2),
+        triton="minimum({0}, {1})",
     ),
     Op(
         "maximum",
@@ -220,6 +247,7 @@ _ROWS = (
             lambda g, a, b, y: torch.where(b > a, g, torch.where(b < a, 0.0, 0.5 * g)),
         ),
         call("max", r"\max", arity=2),
+        triton="maximum({0}, {1})",
     ),
     Op(
         "where",
@@ -230,6 +258,7 @@ _ROWS = (
             Form(r"\begin{cases} ② & \text{if } ① \\ ③ & \text{otherwise} \end{cases}", CHOICE, (ANY,) * 3),
         ),
         conditions=(0,),
+        triton="tl.where({0}, {1}, {2})",
     ),
     # over the units of a sample; the gradients that reach its value at each unit all reach each unit
     Op("mean", lambda a: a.mean(-1, keepdim=True), (lambda g, a, y: torch.mean(g),), call("mean", unit=False)),
@@ -240,12 +269,45 @@ _ROWS = (
         (lambda g, a, y, limit: torch.clamp(g, min=-limit, max=limit),),
         symbol("①"),
         params={"limit": math.inf},
+        triton="{0}",
     ),
     # comparisons
-    Op("lt", operator.lt, (None, None), infix("<", "<", COMPARISON, SUM, SUM), boolean=True, scalars=True),
-    Op("le", operator.le, (None, None), infix("≤", r"\le", COMPARISON, SUM, SUM), boolean=True, scalars=True),
-    Op("gt", operator.gt, (None, None), infix(">", ">", COMPARISON, SUM, SUM), boolean=True, scalars=True),
-    Op("ge", operator.ge, (None, None), infix("≥", r"\ge", COMPARISON, SUM, SUM), boolean=True, scalars=True),
+    Op(
+        "lt",
+        operator.lt,
+        (None, None),
+        infix("<", "<", COMPARISON, SUM, SUM),
+        boolean=True,
+        scalars=True,
+        triton="{0} < {1}",
+    ),
+    Op(
+        "le",
+        operator.le,
+        (None, None),
+        infix("≤", r"\le", COMPARISON, SUM, SUM),
+        boolean=True,
+        scalars=True,
+        triton="{0} <= {1}",
+    ),
+    Op(
+        "gt",
+        operator.gt,
+        (None, None),
+        infix(">", ">", COMPARISON, SUM, SUM),
+        boolean=True,
+        scalars=True,
+        triton="{0} > {1}",
+    ),
+    Op(
+        "ge",
+        operator.ge,
+        (None, None),
+        infix("≥", r"\ge", COMPARISON, SUM, SUM),
+        boolean=True,
+        scalars=True,
+        triton="{0} >= {1}",
+    ),
 )
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}

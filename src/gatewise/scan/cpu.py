@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gatewise.graph.graph import Graph
-from gatewise.scan.plan import Gradients, Inputs, backward_plan
+from gatewise.scan.plan import Gradients, Inputs, backward_plan, unfit
 from gatewise.scan.program import Compiled, Refusal, backward_program, forward_program
 
 _kernels: Any = None
@@ -38,6 +38,11 @@ def instruction_set() -> str:
     return str(_kernels.instruction_set()) if _kernels else ""
 
 
+def reason(graph: Graph, inputs: Inputs) -> str:
+    """What runs, in words."""
+    return f"C++ kernels, {instruction_set()}"
+
+
 def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> str:
     """Why these kernels can't run a scan; empty if they can."""
     like = inputs.weight_hr
@@ -47,29 +52,7 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
         return f"the tensors are on {like.device}, the C++ kernels run on the CPU"
     if like.dtype not in TYPES:
         return f"the tensors are {like.dtype}, the C++ kernels have float32, float64 and bfloat16"
-    if not all(type(t) in (Tensor, torch.nn.Parameter) for t in (*inputs.flat(), *others) if t is not None):
-        return "a tensor is of a subclass of torch's"
-    if 0 in inputs.x.shape[:2] or not inputs.hidden_size:
-        return "there is nothing to compute"
-    return why_not_graph(graph) or ("" if _fit(graph, inputs, *others) else "a tensor's shape does not fit the cell")
-
-
-def _fit(graph: Graph, inputs: Inputs, weight_ih: Tensor | None = None, bias_ih: Tensor | None = None) -> bool:
-    """Whether all tensors have the sizes by which the kernels find their values; torch's own operators check theirs."""
-    x, hidden, output = inputs.x, inputs.hidden_size, inputs.projected_size
-    rows_ih, rows_hh = len(graph.input_gates) * hidden, len(graph.hidden_gates) * hidden
-    sizes = [output if size == "P" else hidden for size in graph.state_sizes]
-    width = rows_ih if weight_ih is None else x.shape[2] if x.dim() == 3 else weight_ih.shape[1]
-    return (
-        (x.dim() == 2 or x.shape[2] == width)
-        and (weight_ih is None or weight_ih.shape == (rows_ih, width))
-        and (bias_ih is None or bias_ih.shape == (rows_ih,))
-        and inputs.weight_hh.shape == (rows_hh, output)
-        and inputs.bias_hh.shape == (rows_hh,)
-        and inputs.vectors.shape == (len(graph.vectors), hidden)
-        and (inputs.weight_hr.shape[0] > 0) == graph.projects_output
-        and all(s.shape == (x.shape[1], n) for s, n in zip(inputs.states, sizes, strict=True))
-    )
+    return unfit(graph, inputs, others) or why_not_graph(graph)
 
 
 @lru_cache(maxsize=256)

@@ -10,10 +10,10 @@ from types import ModuleType
 from torch import Tensor
 
 from gatewise.graph.graph import Graph
-from gatewise.scan import cpu, reference
+from gatewise.scan import cpu, cuda, reference
 from gatewise.scan.plan import Inputs
 
-EXECUTORS = ("auto", "reference", "cpu")
+EXECUTORS = ("auto", "reference", "cpu", "cuda")
 _watched: ContextVar[list[str] | None] = ContextVar("watched", default=None)
 
 
@@ -59,9 +59,10 @@ def pick(executor: str, graph: Graph, inputs: Inputs, others: Sequence[Tensor | 
         raise ValueError(f"executor is {executor!r}, expected one of: {' '.join(EXECUTORS)}")
     if executor == "reference":
         return reference, "it was asked for"
-    reason = cpu.why_not(graph, inputs, others)
+    fused = cuda if executor == "cuda" or (executor == "auto" and inputs.x.device.type == "cuda") else cpu
+    reason = fused.why_not(graph, inputs, others)
     if not reason:
-        return cpu, f"C++ kernels, {cpu.instruction_set()}"
-    if executor == "cpu":
-        raise RuntimeError(f"executor 'cpu' can't run {graph.name}: {reason}")
+        return fused, fused.reason(graph, inputs)
+    if executor != "auto":
+        raise RuntimeError(f"executor {executor!r} can't run {graph.name}: {reason}")
     return reference, reason

@@ -95,6 +95,37 @@ class Gradients(NamedTuple):
         return Gradients(tuple(tensors[:states]), tensors[states], tuple(tensors[states + 1 :]))
 
 
+def unfit(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> str:
+    """Why kernels, which find values by sizes alone, can't run these tensors; empty if they can.
+
+    Args:
+        others: weight_ih and bias_ih, where x is not projected yet.
+    """
+    if not all(type(t) in (Tensor, torch.nn.Parameter) for t in (*inputs.flat(), *others) if t is not None):
+        return "a tensor is of a subclass of torch's"
+    if 0 in inputs.x.shape[:2] or not inputs.hidden_size:
+        return "there is nothing to compute"
+    return "" if _fit(graph, inputs, *others) else "a tensor's shape does not fit the cell"
+
+
+def _fit(graph: Graph, inputs: Inputs, weight_ih: Tensor | None = None, bias_ih: Tensor | None = None) -> bool:
+    """Whether all tensors have the sizes by which the kernels find their values; torch's own operators check theirs."""
+    x, hidden, output = inputs.x, inputs.hidden_size, inputs.projected_size
+    rows_ih, rows_hh = len(graph.input_gates) * hidden, len(graph.hidden_gates) * hidden
+    sizes = [output if size == "P" else hidden for size in graph.state_sizes]
+    width = rows_ih if weight_ih is None else x.shape[2] if x.dim() == 3 else weight_ih.shape[1]
+    return (
+        (x.dim() == 2 or x.shape[2] == width)
+        and (weight_ih is None or weight_ih.shape == (rows_ih, width))
+        and (bias_ih is None or bias_ih.shape == (rows_ih,))
+        and inputs.weight_hh.shape == (rows_hh, output)
+        and inputs.bias_hh.shape == (rows_hh,)
+        and inputs.vectors.shape == (len(graph.vectors), hidden)
+        and (inputs.weight_hr.shape[0] > 0) == graph.projects_output
+        and all(s.shape == (x.shape[1], n) for s, n in zip(inputs.states, sizes, strict=True))
+    )
+
+
 @dataclass(frozen=True)
 class Column:
     """What a backward scan makes at every step: nodes of the backward graph, side by side, each of one size, H or P."""

@@ -1,0 +1,283 @@
+"""The GPU executor: Triton kernels generated from both graphs (kernel.py), of which one launch runs many steps.
+
+No cell is named here, and none is written: what the kernels know are tiles, products and exchanges.
+"""
+
+from __future__ import annotations
+
+import importlib
+import linecache
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatewise.graph.graph import Graph, closure
+from gatewise.scan import tiling
+from gatewise.scan.kernel import PRODUCTS, Kernel, Tiling, Wish, Writer, write
+from gatewise.scan.plan import Gradients, Inputs, backward_plan, unfit
+from gatewise.scan.tiling import Device, Work
+
+TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+SCRATCH = 1 << 28  # bytes of buffers that only an exchange needs, for as many steps as a launch then has
+STEPS = 1 << 15  # of a launch at most
+H100 = Device(132, 227 * 1024)  # which the interpreter stands for
+force: Tiling | None = None  # tests choose
+
+
+@lru_cache(maxsize=1)
+def _device_functions() -> ModuleType | None:
+    """What kernels call, and Triton with it; None where there is no Triton."""
+    try:
+        return importlib.import_module("gatewise.scan.device")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "triton":
+            raise
+        return None
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets kernels on the CPU, as TRITON_INTERPRET=1 has it do."""
+    functions = _device_functions()
+    return functions is not None and not hasattr(functions.missing, "cache_key")
+
+
+def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> str:
+    """Why these kernels can't run a scan; empty if they can."""
+    like = inputs.weight_hr
+    if like.device.type != "cuda" and not (like.device.type == "cpu" and interpreted()):
+        return f"the tensors are on {like.device}, the Triton kernels run on a CUDA device"
+    if _device_functions() is None:
+        return "Triton is not installed; it comes with torch's CUDA builds for Linux, or: pip install triton"
+    if like.dtype not in TYPES:
+        return f"the tensors are {like.dtype}, the Triton kernels have {', '.join(sorted(TYPES.values()))}"
+    if like.device.type == "cuda" and (why := _unable(like.device)):
+        return why
+    if why := unfit(graph, inputs, others):
+        return why
+    for backward in (False, True):
+        if not tilings(graph, inputs, backward):
+            return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"
+    return ""
+
+
+def _unable(device: torch.device) -> str:
+    if torch.version.hip:
+        return "the Triton kernels were not tried on ROCm"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        return f"the device has compute capability {'.'.join(map(str, capability))}, the Triton kernels need 8.0"
+    return ""
+
+
+def reason(graph: Graph, inputs: Inputs) -> str:
+    """What runs, in words."""
+    dtype, chosen = inputs.weight_hr.dtype, tilings(graph, inputs, False)[0]
+    products = f", float32 products in {precision(dtype)}" if dtype is torch.float32 else ""
+    where = " in Triton's interpreter" if interpreted() else ""
+    return f"Triton kernels{where}{products}, tiles of {chosen.rows} rows x {chosen.units} units"
+
+
+def precision(dtype: torch.dtype) -> str:
+    """Of products: float32's follow torch's setting for recurrent layers, as torch.nn's do on a GPU."""
+    rnn = getattr(torch.backends.cudnn, "rnn", None)
+    setting = rnn.fp32_precision if rnn is not None else "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    return "tf32" if dtype is torch.float32 and setting == "tf32" else "ieee"
+
+
+@lru_cache(maxsize=16)
+def _properties(index: int) -> Device:
+    properties = torch.cuda.get_device_properties(index)
+    return Device(properties.multi_processor_count, properties.shared_memory_per_block_optin)
+
+
+def device_of(like: Tensor) -> Device:
+    """The device's sizes."""
+    return _properties(like.device.index or 0) if like.device.type == "cuda" else H100
+
+
+def tilings(graph: Graph, inputs: Inputs, backward: bool) -> tuple[Tiling, ...]:
+    """How a scan could be divided, best first."""
+    if force is not None:
+        return (force,)
+    dtype, size = inputs.weight_hr.dtype, inputs.weight_hr.element_size()
+    rate = precision(dtype) if dtype is torch.float32 else "float64" if dtype is torch.float64 else "tensor"
+    sizes = inputs.x.shape[1], 1, inputs.hidden_size, inputs.projected_size, graph.projects_output
+    work = Work(*sizes, *_products(graph, backward), size, rate)
+    return tiling.choose(work, device_of(inputs.weight_hr))
+
+
+@lru_cache(maxsize=256)
+def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int]:
+    """How many gates' products a step has, how many of the output's projection, what they read, and how many exchanges
+    in a row."""
+    plan = backward_plan(graph)
+    run = plan.graph if backward else graph
+    roots = [*plan.states, *(i for c in plan.columns for i in c.nodes)] if backward else [i for _, i in graph.outputs]
+    live = [run.nodes[i] for i in closure(run.nodes, roots)]
+    gates = sum(len(node.args) for node in live if node.op in ("project", "unproject"))
+    wish = Wish(graph, backward, () if backward else graph.watched, True, 2, 2, "float32", "ieee", False, False)
+    levels = Writer(wish, Tiling(1, 1, 1, 2, False, 16, 1, 1, 0, 4)).level
+    once = not backward and any(node.op in PRODUCTS for node in live)
+    projections = sum(node.op in ("output", "unoutput") for node in live)
+    operands = sum(len(node.args) for node in set(live) if node.op in PRODUCTS and node.op != "project")
+    operands += len({node.args for node in live if node.op == "project"})
+    return gates, projections, operands, max(levels.values(), default=0) + once
+
+
+# --- a kernel at work ------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=512)
+def compiled(source: str) -> Any:
+    """The kernel of a source."""
+    import triton
+
+    name = f"<gatewise kernel {abs(hash(source)):x}>"
+    functions = _device_functions()
+    scope = {"__name__": "gatewise.scan.kernels", **vars(functions), "triton": triton}
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)  # where inspect finds it
+    exec(compile(source.removeprefix("@triton.jit\n"), name, "exec"), scope)
+    function = scope[source.partition("def ")[2].partition("(")[0]]
+    linecache.cache[name] = (len(source), None, source.removeprefix("@triton.jit\n").splitlines(True), name)
+    return triton.jit(do_not_specialize=["start", "stop", "batch", "groups", "parts", "turns"])(function)
+
+
+def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: Inputs, backward: bool) -> None:
+    """Run all steps."""
+    function = compiled(kernel.source)
+    x, (steps, batch) = inputs.x, inputs.x.shape[:2]
+    scratch = {name: arrays[name] for name in kernel.exchanged if name.startswith(("whole", "mean"))}
+    length = min([steps, STEPS, *(t.shape[0] for t in scratch.values())])
+    for name in set(kernel.exchanged) - set(scratch):
+        _unset(arrays[name])
+    row_tiles = -(-batch // tiles.rows)
+    parts = row_tiles
+    if tiles.tiles > 1:
+        parts = min(row_tiles, max(1, device_of(x).processors // tiles.tiles))
+    turns = -(-row_tiles // parts)
+    begins = range(0, steps, length)
+    options = {"num_warps": tiles.warps, "num_stages": 1, "launch_cooperative_grid": tiles.tiles > 1}
+    given = [arrays[name] for name in kernel.arrays]
+    for begin in reversed(begins) if backward else begins:
+        for buffer in scratch.values():
+            _unset(buffer)
+        end = min(begin + length, steps)
+        with torch.cuda.device_of(x):
+            function[(tiles.tiles * parts,)](
+                *given, begin, end, batch, 1, x.stride(0), x.stride(1), parts, turns, **options
+            )
+
+
+def _unset(buffer: Tensor) -> None:
+    """Set all bits, which means: not there yet."""
+    buffer.view(BITS[buffer.element_size()]).fill_(-1)
+
+
+def _wish(graph: Graph, inputs: Inputs, backward: bool, extras: Sequence[int], keep: bool) -> Wish:
+    dtype = inputs.weight_hr.dtype
+    return Wish(
+        graph, backward, tuple(extras), keep, inputs.hidden_size, inputs.projected_size, TYPES[dtype],
+        precision(dtype), inputs.resets.shape[0] > 0, inputs.active.shape[0] > 0, interpreted(),
+    )  # fmt: skip
+
+
+def _common(inputs: Inputs, states: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The arrays that both directions of a scan read; the states or their gradients are held in float32 at least."""
+    arrays = {name: getattr(inputs, name).contiguous() for name in ("weight_hh", "bias_hh", "weight_hr", "vectors")}
+    arrays["x"] = inputs.x
+    arrays["initial"] = inputs.initial.contiguous()
+    arrays["resets"], arrays["active"] = (t.contiguous().view(torch.uint8) for t in (inputs.resets, inputs.active))
+    for k, (first, state) in enumerate(zip(inputs.states, states, strict=True)):
+        arrays[f"first{k}"] = first.contiguous()
+        arrays[f"carry{k}"] = state.to(wide(state.dtype), copy=True, memory_format=torch.contiguous_format)
+    arrays.update((f"mask{k}", mask.contiguous()) for k, mask in enumerate(inputs.masks))
+    return arrays
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The type in which states and sums are held."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def _rows(inputs: Inputs) -> Inputs:
+    """The inputs with x's rows in one piece each."""
+    return inputs if inputs.x.stride(2) == 1 else inputs._replace(x=inputs.x.contiguous())
+
+
+def prepare(graph: Graph, inputs: Inputs, backward: bool, extras: Sequence[int], keep: bool) -> tuple[Kernel, Tiling]:
+    """The kernel, divided in the best way."""
+    wish = _wish(graph, inputs, backward, extras, keep)
+    tiles = tilings(graph, inputs, backward)[0]
+    return write(wish, tiles), tiles
+
+
+def forward(
+    graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Run T steps; see `reference.forward`."""
+    inputs = _rows(inputs)
+    like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
+    kernel, tiles = prepare(graph, inputs, False, extras, keep)
+    arrays = _common(inputs, inputs.states)
+    count = len(inputs.states) if keep else 1
+    for k, state in enumerate(inputs.states):
+        if f"new{k}" in kernel.arrays:
+            arrays[f"new{k}"] = like.new_empty(steps, batch, state.shape[1])
+    for k, i in enumerate(extras):
+        arrays[f"keep{k}"] = like.new_empty(steps, batch, inputs.kept_width(graph, i))
+    _scratch(graph, inputs, kernel, tiles, arrays)
+    launch(kernel, tiles, arrays, inputs, False)
+    finals = tuple(arrays[f"carry{k}"].to(like.dtype) for k in range(len(inputs.states)))
+    columns = [arrays[f"new{k}"] for k in range(count)]
+    return finals, (*columns, *(arrays[f"keep{k}"] for k in range(len(extras))))
+
+
+def reverse(
+    graph: Graph,
+    inputs: Inputs,
+    kept: Sequence[Tensor],
+    g_states: Sequence[Tensor],
+    g_seen: Sequence[Tensor],
+) -> Gradients:
+    """Run the T steps of the backward graph, last to first; see `reference.reverse`."""
+    inputs = _rows(inputs)
+    like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
+    plan, states = backward_plan(graph), len(graph.states)
+    kernel, tiles = prepare(graph, inputs, True, (), True)
+    arrays = _common(inputs, g_states)
+    totals = []
+    if inputs.resets.shape[0]:
+        totals = [torch.zeros_like(arrays[f"carry{k}"]) for k in range(states)]
+    arrays.update((f"total{k}", total) for k, total in enumerate(totals))
+    arrays.update((f"new{k}", column.contiguous()) for k, column in enumerate(kept[:states]))
+    arrays.update((f"keep{k}", extra.contiguous()) for k, extra in enumerate(kept[states:]))
+    arrays.update((f"seed{k}", g.contiguous()) for k, g in enumerate(g_seen))
+    for c, column in enumerate(plan.columns):
+        arrays[f"column{c}"] = like.new_empty(steps, batch, column.width(inputs))
+    _scratch(graph, inputs, kernel, tiles, arrays)
+    launch(kernel, tiles, arrays, inputs, True)
+    dtype = like.dtype
+    initial = torch.cat(totals, 1).to(dtype) if totals else like.new_zeros(batch, inputs.initial.shape[0])
+    columns = tuple(arrays[f"column{c}"] for c in range(len(plan.columns)))
+    return Gradients(tuple(arrays[f"carry{k}"].to(dtype) for k in range(states)), initial, columns)
+
+
+def _scratch(graph: Graph, inputs: Inputs, kernel: Kernel, tiles: Tiling, arrays: dict[str, Tensor]) -> None:
+    """Add the buffers that only exchanges need: for all steps, or for as many as there is room."""
+    like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    for name in kernel.exchanged:
+        if name.startswith("whole"):
+            shapes[name] = (batch, inputs.width(graph, int(name.removeprefix("whole")))), like.dtype
+        elif name.startswith("mean"):
+            shapes[name] = (tiles.tiles, batch), wide(like.dtype)
+    numbers = sum(rest[0] * rest[1] * dtype.itemsize for rest, dtype in shapes.values())
+    length = min(steps, STEPS, max(1, SCRATCH // max(1, numbers)))
+    for name, (rest, dtype) in shapes.items():
+        arrays[name] = like.new_empty((length, *rest), dtype=dtype)

@@ -1,0 +1,133 @@
+"""What the generated GPU kernels call: functions that Triton lacks or has too coarse ones of.
+
+All are for float32 and float64. exp, sigmoid and tanh are within 4 units in the last place in float32; Triton's own exp
+multiplies by log2(e) in one rounding, which costs one more for each unit of |a|.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def exp(a):
+    """exp(a), the exponent split off in two parts (Cody and Waite 1980)."""
+    if a.dtype == tl.float64:
+        return tl.exp(a)
+    n = tl.floor(tl.minimum(tl.maximum(a, -200.0), 200.0) * 1.4426950408889634 + 0.5)
+    rest = tl.fma(n, -0.693359375, a)
+    rest = tl.fma(n, 2.12194440e-4, rest)
+    half = tl.floor(n * 0.5)  # 2 ** n itself may not be a normal number where exp(a) is one
+    y = tl.exp2(rest * 1.4426950408889634) * tl.exp2(half) * tl.exp2(n - half)
+    return tl.where(a > 100.0, float("inf"), tl.where(a < -110.0, 0.0, y))
+
+
+@triton.jit
+def expm1(a):
+    """exp(a) - 1 without cancellation: a correction of the rounded exp (Kahan; Higham 2002, section 1.14.1)."""
+    u = exp(a)
+    near = tl.abs(a) < 0.5
+    log = tl.log(tl.where(near & (u != 1.0), u, 2.0))
+    return tl.where(near, tl.where(u == 1.0, a, (u - 1.0) * a / log), u - 1.0)
+
+
+@triton.jit
+def log1p(a):
+    """log(1 + a) for a >= 0, likewise corrected."""
+    u = 1.0 + a
+    return tl.where(u == 1.0, a, tl.log(u) * a / tl.where(u == 1.0, 1.0, u - 1.0))
+
+
+@triton.jit
+def sigmoid(a):
+    return 1.0 / (1.0 + exp(-a))
+
+
+@triton.jit
+def tanh(a):
+    """tanh(a): by exp(-2|a|), and near 0, where that cancels, by a polynomial (Cephes' tanhf) or expm1."""
+    size = tl.abs(a)
+    if a.dtype == tl.float64:
+        e = expm1(-2.0 * size)
+        y = -e / (2.0 + e)
+    else:
+        e = exp(-2.0 * size)
+        z = a * a
+        p = -5.70498872745e-3 * z + 2.06390887954e-2
+        p = p * z - 5.37397155531e-2
+        p = p * z + 1.33314422036e-1
+        p = p * z - 3.33332819422e-1
+        y = tl.where(size < 0.625, size + size * (z * p), (1.0 - e) / (1.0 + e))
+    return tl.where(a < 0.0, -y, y)
+
+
+@triton.jit
+def sqrt(a):
+    if a.dtype == tl.float64:
+        return tl.sqrt(a)
+    return tl.sqrt_rn(a)
+
+
+@triton.jit
+def power(a, b):
+    """a ** b, of negative a for whole b, as C's pow; by way of float64, where products of b and log(a) have bits to
+    spare for float32."""
+    x, y = tl.broadcast(a, b)
+    dtype: tl.constexpr = x.dtype
+    x, y = x.to(tl.float64), y.to(tl.float64)
+    size = tl.abs(x)
+    whole = tl.floor(y) == y
+    odd = whole & (tl.floor(y * 0.5) * 2.0 != y)
+    p = tl.where(size == 1.0, 1.0, tl.exp(y * tl.log(size)))
+    p = tl.where(x < 0.0, tl.where(odd, -p, tl.where(whole, p, float("nan"))), p)
+    return tl.where((y == 0.0) | (x == 1.0), 1.0, p).to(dtype)
+
+
+@triton.jit
+def softplus(a, beta, threshold):
+    """log(1 + exp(beta a)) / beta, and a itself above the threshold, as torch has it."""
+    b = beta * a
+    return tl.where(b > threshold, a, log1p(exp(tl.minimum(b, threshold))) / beta)
+
+
+@triton.jit
+def elu(a, alpha):
+    return tl.where(a > 0.0, a, alpha * expm1(tl.where(a > 0.0, 0.0, a)))
+
+
+@triton.jit
+def clamp(a, low, high):
+    """a within bounds; NaN stays NaN."""
+    a = tl.where(a < low, low, a)
+    return tl.where(a > high, high, a)
+
+
+@triton.jit
+def minimum(a, b):
+    """The smaller one; NaN if one is."""
+    return tl.where((a < b) | (a != a), a, b)
+
+
+@triton.jit
+def maximum(a, b):
+    return tl.where((a > b) | (a != a), a, b)
+
+
+@triton.jit
+def plain(a):
+    """a, whose NaNs are arithmetic's own: none has all its bits set, as what is not there yet has."""
+    return tl.where(a == a, a, float("nan"))
+
+
+@triton.jit
+def missing(a):
+    """Whether a part of this was not stored yet: all its bits are set."""
+    width: tl.constexpr = a.dtype.primitive_bitwidth
+    if width == 16:
+        bits = a.to(tl.int16, bitcast=True)
+    elif width == 32:
+        bits = a.to(tl.int32, bitcast=True)
+    else:
+        bits = a.to(tl.int64, bitcast=True)
+    return tl.max((bits == -1).to(tl.int32)) != 0

@@ -1,0 +1,129 @@
+"""How a GPU scan is divided among programs: the candidates, and a model of the time of a step.
+
+The model counts clock cycles of one step: an exchange through the L2 cache, the products, what is read. Its constants
+are those of an H100 by its data sheet, and guesses where that says nothing; none was fitted to measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from gatewise.scan.kernel import Tiling
+
+EXCHANGE = 1500  # cycles from a store until all others have read it, by way of the L2 cache
+CHECK = 150  # cycles to look for what is missing, a barrier among a program's threads included
+L2_RATE = 32  # bytes a cycle that one multiprocessor reads from the L2 cache
+# Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
+RATES = {"tensor": 900, "warpgroup": 1500, "tf32": 450, "ieee": 100, "float64": 50}
+RESERVED = 12 * 1024  # bytes of shared memory for exchanges among a program's threads
+REGISTERS = 64  # of a thread, for what is read ahead
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the choice depends on: multiprocessors, bytes of shared memory of one."""
+
+    processors: int
+    shared: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a scan's step consists of.
+
+    batch, groups: samples of a group, and how many groups there are, each with its own weights.
+    hidden, output: H and P. projects: whether these are two sizes.
+    gates: how many gates' products a step has, each H x P. projections: the same of the output's projection.
+    operands: how many values of P or H numbers these read.
+    exchanges: how many exchanges of a step are waited for, one after the other.
+    bytes: of a number. rate: a key of RATES.
+    """
+
+    batch: int
+    groups: int
+    hidden: int
+    output: int
+    projects: bool
+    gates: int
+    projections: int
+    operands: int
+    exchanges: int
+    bytes: int
+    rate: str
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is not smaller."""
+    return 1 << (n - 1).bit_length()
+
+
+def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
+    """The tilings that fit the device, each with the model's cycles for a step."""
+    wide = max(work.hidden, work.output)
+    smallest = 1 if work.rate == "ieee" else 16  # rows, of products on tensor cores
+    most = power_of_two(max(work.batch, smallest))
+    for rows in (1, 2, 4, 8, 16, 32, 64):
+        if not smallest <= rows <= most:
+            continue
+        alone = power_of_two(max(work.hidden, 16)), power_of_two(max(work.output, 16))
+        if max(alone) <= 256:
+            yield from _candidate(work, device, rows, *alone, 1, max(alone))
+        for units in (8, 16, 32, 64, 128):
+            tiles = -(-work.hidden // units)
+            if tiles < 2 or tiles * work.groups > device.processors or rows * units > 4096:
+                continue
+            outputs = max(power_of_two(-(-work.output // tiles)), 8) if work.projects else units
+            for depth in {min(power_of_two(max(wide, 16)), cap) for cap in (64, 128, 256, 512, 1024)}:
+                if rows * depth * work.bytes <= 32 * 1024:
+                    yield from _candidate(work, device, rows, units, outputs, tiles, depth)
+
+
+def _candidate(
+    work: Work, device: Device, rows: int, units: int, outputs: int, tiles: int, depth: int
+) -> Iterator[tuple[float, Tiling]]:
+    """The tiling of these sizes with its time, if it fits."""
+    alone = tiles == 1
+    row_tiles = -(-work.batch // rows)
+    parts = row_tiles if alone else min(row_tiles, max(1, device.processors // (tiles * work.groups)))
+    turns = -(-row_tiles // parts)
+    terms = -(-work.output // depth), -(-work.hidden // depth)
+    blocks = work.gates * terms[0] + work.projections * terms[1]
+    block = depth * max(units, outputs if work.projects else 0) * work.bytes
+    for warps, splits in _divisions(work, rows, units, depth):
+        sums = splits * rows * units * 4
+        operand = rows * depth * work.bytes
+        room = device.shared - RESERVED - operand - sums
+        resident = min(blocks, max(0, room // block))
+        if alone and resident < blocks or (not alone and resident < blocks and work.rate == "ieee" and rows * units > 256):
+            continue
+        ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
+        rate = RATES["warpgroup" if splits == 1 and rows >= 64 and work.rate == "tensor" else work.rate]
+        rate *= min(1.0, warps / 8)
+        multiplied = rows * (work.gates * units * work.output + work.projections * outputs * work.hidden) / rate
+        waited = 0 if alone else work.operands * max(terms)
+        read = (waited * operand + (blocks - resident) * block) / L2_RATE
+        turn = multiplied + max(read, multiplied * 0.25) + waited * CHECK + 300
+        cycles = max(turns * turn, turn + (0 if alone else EXCHANGE * work.exchanges) + (turns - 1) * turn)
+        waves = -(-row_tiles * work.groups // device.processors) if alone else 1
+        tiling = Tiling(rows, units, outputs, tiles, turns > 1, depth, splits, ahead, resident, warps)
+        yield cycles * waves, tiling
+
+
+def _divisions(work: Work, rows: int, units: int, depth: int) -> Iterator[tuple[int, int]]:
+    """How many warps, and in how many parts they share a product's sum."""
+    least = 8 if work.rate in ("tf32", "ieee", "float64") else 16
+    for warps in (4, 8):
+        splits = min(warps, depth // least)
+        if rows >= 64 and work.rate == "tensor":
+            yield warps, 1  # a warp group multiplies 64 rows at a time
+        elif splits >= 1:
+            yield warps, max(splits, 1)
+
+
+@lru_cache(maxsize=512)
+def choose(work: Work, device: Device) -> tuple[Tiling, ...]:
+    """The tilings that fit, fastest by the model first; empty if none does."""
+    ranked = sorted(candidates(work, device), key=lambda pair: (pair[0], pair[1].warps, pair[1].rows, pair[1].units))
+    return tuple(tiling for _, tiling in ranked)

@@ -224,12 +224,9 @@ class Layer(nn.Module):
                 x, after = onnx.run_layer(self, x, before, active, layer)
                 finals += zip(*(s.unbind(0) for s in after), strict=True)
             else:
-                outputs = []
-                for k, suffix in enumerate(self._suffixes(layer)):
-                    output, final = self._run(x, tuple(s[k] for s in before), resets, active, suffix)
-                    outputs.append(output)
-                    finals.append(final)
-                x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+                made = self._run(x, before, resets, active, self._suffixes(layer))
+                finals += [final for _, final in made]
+                x = made[0][0] if len(made) == 1 else torch.cat([output for output, _ in made], -1)
             if self.dropout and layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
         return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
@@ -239,19 +236,43 @@ class Layer(nn.Module):
         return (f"_l{layer}", f"_l{layer}_reverse") if self.bidirectional else (f"_l{layer}",)
 
     def _run(
+        self,
+        x: Tensor,
+        states: tuple[Tensor, ...],
+        resets: Tensor,
+        active: Tensor,
+        suffixes: tuple[str, ...],
+    ) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """One layer in its directions, time-major: the output and the final states of each."""
+        cell, dtype = self._running_cell, states[0].dtype
+        given = []
+        for k, suffix in enumerate(suffixes):
+            # Parameters are read by name, so that functional_call and parametrizations are seen.
+            weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
+            inputs = self._inputs(x, tuple(s[k] for s in states), resets, active, suffix)
+            given.append((inputs, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype)))
+        for recorder in self._recorders:
+            cell = recorder.watch(cell)
+        if len(given) == 2 and fused.takes_both(self.executor, x) and not onnx.exporting():
+            made = fused.run_both(cell, self.executor, given)
+        else:
+            run = onnx.run_scan if onnx.exporting() else fused.run
+            made = [run(cell, flip > 0, self.executor, *direction) for flip, direction in enumerate(given)]
+        for suffix, (output, _, watched) in zip(suffixes, made, strict=True):
+            for recorder in self._recorders:
+                recorder.take(suffix, cell, output, dict(zip(cell.watched, watched, strict=True)), active)
+        return [(output, final) for output, final, _ in made]
+
+    def _inputs(
         self, x: Tensor, states: tuple[Tensor, ...], resets: Tensor, active: Tensor, suffix: str
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One layer in one direction, time-major."""
-        cell = self._running_cell
+    ) -> Inputs:
+        """What one layer's scan in one direction reads, with the input itself for x."""
         dtype = states[0].dtype
-        # Parameters are read by name, so that functional_call and parametrizations are seen.
-        weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
-        weight_hh, bias_hh, weight_hr, vectors = (w.to(dtype) for w in self._recurrent_weights(suffix))
+        weights = (w.to(dtype) for w in self._recurrent_weights(suffix))
         initial = self._initial(suffix, resets).to(dtype)
         sizes = {"H": self.hidden_size, "P": self._output_size}
-        masks = draw_masks(cell, x.shape[0], x.shape[1], sizes, states[0])
-        reverse, taken = suffix.endswith("_reverse"), active
-        if reverse:
+        masks = draw_masks(self._running_cell, x.shape[0], x.shape[1], sizes, states[0])
+        if suffix.endswith("_reverse"):
             # What is not active lies at the front then, where hx is held until the sequence's end.
             active = active.flip(0)
             if resets.shape[0]:
@@ -259,15 +280,7 @@ class Layer(nn.Module):
                 # since a size of T-1 would make torch.compile treat T = 2 apart.)
                 first = torch.arange(resets.shape[0], device=resets.device).unsqueeze(1) == 0
                 resets = resets.flip(0).roll(1, 0) & ~first
-        inputs = Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
-        bias_ih = None if bias_ih is None else bias_ih.to(dtype)
-        for recorder in self._recorders:
-            cell = recorder.watch(cell)
-        run = onnx.run_scan if onnx.exporting() else fused.run
-        output, finals, watched = run(cell, reverse, self.executor, inputs, weight_ih.to(dtype), bias_ih)
-        for recorder in self._recorders:
-            recorder.take(suffix, cell, output, dict(zip(cell.watched, watched, strict=True)), taken)
-        return output, finals
+        return Inputs(x, *weights, initial, states, resets, active, masks)
 
     def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""

@@ -70,8 +70,16 @@ def run_forward(graph: Graph, executor: str, keep: bool, tensors: Sequence[Tenso
     """`Inputs`, flat -> (output, *states, *what backward needs besides the output if `keep`, *watched)."""
     inputs = Inputs.of(graph, tensors)
     extras = backward_plan(graph).extras if keep else graph.watched
-    states, (output, *rest) = choose(executor, graph, inputs)[0].forward(graph, inputs, extras, keep)
-    return _distinct(tensors, (output, *states, *rest))
+    run = choose(executor, graph, inputs)[0]
+    if inputs.groups == 1 or run.GROUPS:
+        states, columns = run.forward(graph, inputs, extras, keep)
+    else:
+        each = [run.forward(graph, group, extras, keep) for group in inputs.by_group()]
+        states, columns = (
+            [torch.cat(parts, axis) for parts in zip(*made, strict=True)]
+            for axis, made in enumerate(zip(*each, strict=True))
+        )
+    return _distinct(tensors, (columns[0], *states, *columns[1:]))
 
 
 def run_backward(
@@ -80,8 +88,20 @@ def run_backward(
     """Forward's inputs, its output with what it kept, and the gradients of (output, *states, *watched) -> `Gradients`,
     flat."""
     inputs, end = Inputs.of(graph, tensors), 1 + len(graph.states)
-    made = choose(executor, graph, inputs)[0].reverse(graph, inputs, kept, g[1:end], (g[0], *g[end:]))
-    return _distinct((*tensors, *kept, *g), made.flat())
+    run = choose(executor, graph, inputs)[0]
+    states, seen = g[1:end], (g[0], *g[end:])
+    if inputs.groups == 1 or run.GROUPS:
+        made = run.reverse(graph, inputs, kept, states, seen).flat()
+    else:
+        count = inputs.groups
+        given = [[t.chunk(count, axis) for t in ts] for ts, axis in ((kept, 1), (states, 0), (seen, 1))]
+        each = [
+            run.reverse(graph, group, *([t[d] for t in ts] for ts in given)).flat()
+            for d, group in enumerate(inputs.by_group())
+        ]
+        axes = [*(0,) * (len(states) + 1), *(1,) * len(backward_plan(graph).columns)]
+        made = tuple(torch.cat(parts, axis) for parts, axis in zip(zip(*each, strict=True), axes, strict=True))
+    return _distinct((*tensors, *kept, *g), made)
 
 
 def _batch_axes(graph: Graph) -> list[int | None]:
@@ -334,7 +354,7 @@ def _(graph: str, executor: str, tensors: list[Tensor], kept: list[Tensor], g: l
     widths = [column.width(inputs) for column in backward_plan(cell).columns]
     return [
         *(s.new_empty(s.shape) for s in inputs.states),
-        inputs.x.new_empty(inputs.x.shape[1], inputs.initial.shape[0]),
+        inputs.x.new_empty(inputs.x.shape[1], inputs.initial.shape[-1]),
         *(inputs.x.new_empty(*inputs.x.shape[:2], width) for width in widths),
     ]
 

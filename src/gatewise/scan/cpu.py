@@ -28,6 +28,7 @@ except ImportError as error:
     _missing = f"the C++ kernels can't be loaded: {error}"
 
 INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512", "avx512_bf16")  # as csrc/choose.cpp numbers them
+GROUPS = False  # whether a call takes samples of several groups, see `Inputs`
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}  # as csrc/program.h numbers them
 use = "best"  # tests choose
 _numbers_of_sets = {name: number for number, name in enumerate(INSTRUCTION_SETS)}

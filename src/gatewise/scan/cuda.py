@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 import linecache
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from gatewise.graph.graph import Graph, closure
-from gatewise.scan import tiling
-from gatewise.scan.kernel import PRODUCTS, Kernel, Tiling, Wish, Writer, write
+from gatewise.scan.gpu import tiling
+from gatewise.scan.gpu.kernel import Writer, write
+from gatewise.scan.gpu.source import PRODUCTS, Kernel, Tiling, Wish
+from gatewise.scan.gpu.tiling import Device, Work
 from gatewise.scan.plan import Gradients, Inputs, backward_plan, unfit
-from gatewise.scan.tiling import Device, Work
 
+GROUPS = True  # whether a call takes samples of several groups, see `Inputs`
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 SCRATCH = 1 << 28  # bytes of buffers that only an exchange needs, for as many steps as a launch then has
@@ -34,7 +36,7 @@ force: Tiling | None = None  # tests choose
 def _device_functions() -> ModuleType | None:
     """What kernels call, and Triton with it; None where there is no Triton."""
     try:
-        return importlib.import_module("gatewise.scan.device")
+        return importlib.import_module("gatewise.scan.gpu.device")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "triton":
             raise
@@ -107,15 +109,15 @@ def tilings(graph: Graph, inputs: Inputs, backward: bool) -> tuple[Tiling, ...]:
         return (force,)
     dtype, size = inputs.weight_hr.dtype, inputs.weight_hr.element_size()
     rate = precision(dtype) if dtype is torch.float32 else "float64" if dtype is torch.float64 else "tensor"
-    sizes = inputs.x.shape[1], 1, inputs.hidden_size, inputs.projected_size, graph.projects_output
+    groups = inputs.groups
+    sizes = inputs.x.shape[1] // groups, groups, inputs.hidden_size, inputs.projected_size, graph.projects_output
     work = Work(*sizes, *_products(graph, backward), size, rate)
     return tiling.choose(work, device_of(inputs.weight_hr))
 
 
 @lru_cache(maxsize=256)
-def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int]:
-    """How many gates' products a step has, how many of the output's projection, what they read, and how many exchanges
-    in a row."""
+def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int, int]:
+    """Of a step, as `Work` has it: gates, projections, operands, sums and exchanges."""
     plan = backward_plan(graph)
     run = plan.graph if backward else graph
     roots = [*plan.states, *(i for c in plan.columns for i in c.nodes)] if backward else [i for _, i in graph.outputs]
@@ -127,7 +129,8 @@ def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int]:
     projections = sum(node.op in ("output", "unoutput") for node in live)
     operands = sum(len(node.args) for node in set(live) if node.op in PRODUCTS and node.op != "project")
     operands += len({node.args for node in live if node.op == "project"})
-    return gates, projections, operands, max(levels.values(), default=0) + once
+    together = Counter(node.args for node in live if node.op == "project")
+    return gates, projections, operands, max(together.values(), default=1), max(levels.values(), default=0) + once
 
 
 # --- a kernel at work ------------------------------------------------------------------------------------
@@ -151,7 +154,7 @@ def compiled(source: str) -> Any:
 def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: Inputs, backward: bool) -> None:
     """Run all steps."""
     function = compiled(kernel.source)
-    x, (steps, batch) = inputs.x, inputs.x.shape[:2]
+    x, groups, steps, batch = inputs.x, inputs.groups, inputs.x.shape[0], inputs.x.shape[1] // inputs.groups
     scratch = {name: arrays[name] for name in kernel.exchanged if name.startswith(("whole", "mean"))}
     length = min([steps, STEPS, *(t.shape[0] for t in scratch.values())])
     for name in set(kernel.exchanged) - set(scratch):
@@ -159,7 +162,7 @@ def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: 
     row_tiles = -(-batch // tiles.rows)
     parts = row_tiles
     if tiles.tiles > 1:
-        parts = min(row_tiles, max(1, device_of(x).processors // tiles.tiles))
+        parts = min(row_tiles, max(1, device_of(x).processors // (tiles.tiles * groups)))
     turns = -(-row_tiles // parts)
     begins = range(0, steps, length)
     options = {"num_warps": tiles.warps, "num_stages": 1, "launch_cooperative_grid": tiles.tiles > 1}
@@ -169,8 +172,8 @@ def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: 
             _unset(buffer)
         end = min(begin + length, steps)
         with torch.cuda.device_of(x):
-            function[(tiles.tiles * parts,)](
-                *given, begin, end, batch, 1, x.stride(0), x.stride(1), parts, turns, **options
+            function[(tiles.tiles * parts * groups,)](
+                *given, begin, end, batch, groups, x.stride(0), x.stride(1), parts, turns, **options
             )
 
 
@@ -263,7 +266,7 @@ def reverse(
     _scratch(graph, inputs, kernel, tiles, arrays)
     launch(kernel, tiles, arrays, inputs, True)
     dtype = like.dtype
-    initial = torch.cat(totals, 1).to(dtype) if totals else like.new_zeros(batch, inputs.initial.shape[0])
+    initial = torch.cat(totals, 1).to(dtype) if totals else like.new_zeros(batch, inputs.initial.shape[-1])
     columns = tuple(arrays[f"column{c}"] for c in range(len(plan.columns)))
     return Gradients(tuple(arrays[f"carry{k}"].to(dtype) for k in range(states)), initial, columns)
 

@@ -27,7 +27,8 @@ def choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str
         ValueError: there is no such executor. RuntimeError: it can't run this.
     """
     chosen, reason = pick(executor, graph, inputs)
-    note(graph, chosen, reason)
+    for _ in range(inputs.groups):
+        note(graph, chosen, reason)
     return chosen, reason
 
 

@@ -30,6 +30,9 @@ class Inputs(NamedTuple):
     states: the states before the first step, (B, H) or (B, P) each, in the order of `graph.states`.
     resets, active: (T, B) bool; (0, 0) where there are none, and all steps are active.
     masks: the random masks in the order of `graph.masks`, (T, B, H or P) or, of a sequence, (B, H or P).
+
+    Samples may come in D groups, such as two directions, each with its own weights: then x is (T, D*B, G*H), a group
+    after the other, and likewise whatever else has a batch, and the weights have an axis D before their others.
     """
 
     x: Tensor
@@ -45,11 +48,39 @@ class Inputs(NamedTuple):
 
     @property
     def hidden_size(self) -> int:
-        return self.weight_hr.shape[1]
+        return self.weight_hr.shape[-1]
 
     @property
     def projected_size(self) -> int:
-        return self.weight_hr.shape[0] or self.hidden_size
+        return self.weight_hr.shape[-2] or self.hidden_size
+
+    @property
+    def groups(self) -> int:
+        """D."""
+        return self.weight_hr.shape[0] if self.weight_hr.dim() == 3 else 1
+
+    def by_group(self) -> list[Inputs]:
+        """The inputs of each group on its own."""
+        if self.weight_hr.dim() == 2:
+            return [self]
+        count = self.groups
+        weights = zip(*(w.unbind(0) for w in self[1 : 1 + WEIGHTS]), strict=True)
+        x, resets, active = (t.chunk(count, 1) if t.numel() else (t,) * count for t in (self.x, *self[7:9]))
+        states = [s.chunk(count, 0) for s in self.states]
+        masks = [m.chunk(count, m.dim() - 2) for m in self.masks]
+        return [
+            Inputs(x[d], *own, tuple(s[d] for s in states), resets[d], active[d], tuple(m[d] for m in masks))
+            for d, own in enumerate(weights)
+        ]
+
+    @staticmethod
+    def together(groups: Sequence[Inputs]) -> Inputs:
+        """The inverse of `by_group`."""
+        weights = [torch.stack(own) for own in zip(*(g[1 : 1 + WEIGHTS] for g in groups), strict=True)]
+        x, resets, active = (torch.cat([g[k] for g in groups], 1) for k in (0, 7, 8))
+        states = tuple(torch.cat(parts) for parts in zip(*(g.states for g in groups), strict=True))
+        masks = tuple(torch.cat(parts, parts[0].dim() - 2) for parts in zip(*(g.masks for g in groups), strict=True))
+        return Inputs(x, *weights, states, resets, active, masks)
 
     def width(self, graph: Graph, node: int) -> int:
         """The size of one of the cell's values: H or P; a constant is as wide as what it becomes, H."""
@@ -114,14 +145,15 @@ def _fit(graph: Graph, inputs: Inputs, weight_ih: Tensor | None = None, bias_ih:
     rows_ih, rows_hh = len(graph.input_gates) * hidden, len(graph.hidden_gates) * hidden
     sizes = [output if size == "P" else hidden for size in graph.state_sizes]
     width = rows_ih if weight_ih is None else x.shape[2] if x.dim() == 3 else weight_ih.shape[1]
+    groups = inputs.weight_hr.shape[:-2]
     return (
         (x.dim() == 2 or x.shape[2] == width)
         and (weight_ih is None or weight_ih.shape == (rows_ih, width))
         and (bias_ih is None or bias_ih.shape == (rows_ih,))
-        and inputs.weight_hh.shape == (rows_hh, output)
-        and inputs.bias_hh.shape == (rows_hh,)
-        and inputs.vectors.shape == (len(graph.vectors), hidden)
-        and (inputs.weight_hr.shape[0] > 0) == graph.projects_output
+        and inputs.weight_hh.shape == (*groups, rows_hh, output)
+        and inputs.bias_hh.shape == (*groups, rows_hh)
+        and inputs.vectors.shape == (*groups, len(graph.vectors), hidden)
+        and (inputs.weight_hr.shape[-2] > 0) == graph.projects_output
         and all(s.shape == (x.shape[1], n) for s, n in zip(inputs.states, sizes, strict=True))
     )
 

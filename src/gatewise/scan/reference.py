@@ -16,6 +16,7 @@ from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.scan.plan import Gradients, Inputs, backward_plan, gate_rank, gate_rows
 
+GROUPS = False  # whether a call takes samples of several groups, see `Inputs`
 Value = Tensor | float
 Step = tuple[Callable[..., Value], tuple[int, ...], int]  # what runs, the nodes that it reads, the one that it makes
 

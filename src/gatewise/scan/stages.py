@@ -57,6 +57,8 @@ def finish(graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, e
         gradients: what the backward scan made.
         eager: no copy of the output is made, by way of a size of T-1, for which torch.compile would treat T = 2 apart.
     """
+    if inputs.weight_hr.dim() == 3:
+        return _finish_groups(graph, inputs, output, gradients, eager)
     size, plan = inputs.hidden_size, backward_plan(graph)
     weights: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
     biases: dict[str, list[Tensor]] = {gate: [] for gate in graph.hidden_gates}
@@ -82,6 +84,20 @@ def finish(graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, e
     vectors = [gradients.columns[v].sum((0, 1)) for v in plan.vectors]
     stacked = torch.stack(vectors) if vectors else torch.zeros_like(inputs.vectors)
     return weight_hh, bias_hh, weight_hr, stacked, gradients.initial.sum(0)
+
+
+def _finish_groups(
+    graph: Graph, inputs: Inputs, output: Tensor, gradients: Gradients, eager: bool
+) -> tuple[Tensor, ...]:
+    """`finish` of samples in groups, each with its own weights."""
+    count = inputs.groups
+    outputs, initials = output.chunk(count, 1), gradients.initial.chunk(count, 0)
+    columns = [column.chunk(count, 1) for column in gradients.columns]
+    each = [
+        finish(graph, group, outputs[d], Gradients((), initials[d], tuple(c[d] for c in columns)), eager)
+        for d, group in enumerate(inputs.by_group())
+    ]
+    return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
 
 
 def first_before(inputs: Inputs, output: Tensor) -> Tensor:

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gatewise.scan.kernel import Tiling
+from gatewise.scan.gpu.source import Tiling
 
 EXCHANGE = 1500  # cycles from a store until all others have read it, by way of the L2 cache
 CHECK = 150  # cycles to look for what is missing, a barrier among a program's threads included
 L2_RATE = 32  # bytes a cycle that one multiprocessor reads from the L2 cache
 # Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
-RATES = {"tensor": 900, "warpgroup": 1500, "tf32": 450, "ieee": 100, "float64": 50}
+RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}
 RESERVED = 12 * 1024  # bytes of shared memory for exchanges among a program's threads
 REGISTERS = 64  # of a thread, for what is read ahead
+SUMS = 112  # of a thread, for products; with more of either the compiler spills them to memory
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Work:
     batch, groups: samples of a group, and how many groups there are, each with its own weights.
     hidden, output: H and P. projects: whether these are two sizes.
     gates: how many gates' products a step has, each H x P. projections: the same of the output's projection.
-    operands: how many values of P or H numbers these read.
+    operands: how many values of P or H numbers these read. sums: how many products are summed at a time.
     exchanges: how many exchanges of a step are waited for, one after the other.
     bytes: of a number. rate: a key of RATES.
     """
@@ -49,6 +50,7 @@ class Work:
     gates: int
     projections: int
     operands: int
+    sums: int
     exchanges: int
     bytes: int
     rate: str
@@ -72,7 +74,7 @@ def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
             yield from _candidate(work, device, rows, *alone, 1, max(alone))
         for units in (8, 16, 32, 64, 128):
             tiles = -(-work.hidden // units)
-            if tiles < 2 or tiles * work.groups > device.processors or rows * units > 4096:
+            if tiles < 2 or tiles * work.groups > device.processors:
                 continue
             outputs = max(power_of_two(-(-work.output // tiles)), 8) if work.projects else units
             for depth in {min(power_of_two(max(wide, 16)), cap) for cap in (64, 128, 256, 512, 1024)}:
@@ -92,15 +94,17 @@ def _candidate(
     blocks = work.gates * terms[0] + work.projections * terms[1]
     block = depth * max(units, outputs if work.projects else 0) * work.bytes
     for warps, splits in _divisions(work, rows, units, depth):
-        sums = splits * rows * units * 4
         operand = rows * depth * work.bytes
+        sums = splits * rows * max(units, outputs) * 4
         room = device.shared - RESERVED - operand - sums
-        resident = min(blocks, max(0, room // block))
-        if alone and resident < blocks or (not alone and resident < blocks and work.rate == "ieee" and rows * units > 256):
+        resident = room // block if blocks * block > room else blocks
+        if resident < blocks:  # and the others come and go
+            resident -= 2 * work.sums
+        each = rows * max(units, outputs) * work.sums // (32 if splits > 1 else 32 * warps)
+        if resident < 0 or each > SUMS or (alone and resident < blocks):
             continue
         ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
-        rate = RATES["warpgroup" if splits == 1 and rows >= 64 and work.rate == "tensor" else work.rate]
-        rate *= min(1.0, warps / 8)
+        rate = RATES[work.rate] * warps / 8
         multiplied = rows * (work.gates * units * work.output + work.projections * outputs * work.hidden) / rate
         waited = 0 if alone else work.operands * max(terms)
         read = (waited * operand + (blocks - resident) * block) / L2_RATE
@@ -112,14 +116,13 @@ def _candidate(
 
 
 def _divisions(work: Work, rows: int, units: int, depth: int) -> Iterator[tuple[int, int]]:
-    """How many warps, and in how many parts they share a product's sum."""
-    least = 8 if work.rate in ("tf32", "ieee", "float64") else 16
+    """How many warps, and in how many parts they share a product's sum: 1 where there are tiles enough for all."""
+    least = 16  # terms of one product of Triton's
     for warps in (4, 8):
-        splits = min(warps, depth // least)
-        if rows >= 64 and work.rate == "tensor":
-            yield warps, 1  # a warp group multiplies 64 rows at a time
-        elif splits >= 1:
-            yield warps, max(splits, 1)
+        if rows == 16 and units >= 128:
+            yield warps, 1
+        else:
+            yield warps, max(1, min(warps, depth // least))
 
 
 @lru_cache(maxsize=512)

@@ -1,7 +1,7 @@
 """What the generated GPU kernels call: functions that Triton lacks or has too coarse ones of.
 
-All are for float32 and float64. exp, sigmoid and tanh are within 4 units in the last place in float32; Triton's own exp
-multiplies by log2(e) in one rounding, which costs one more for each unit of |a|.
+All are for float32 and float64. Triton's own exp multiplies by log2(e) in one rounding, which costs a unit in the last
+place for each 1 of |a|: too coarse for exp itself, not for sigmoid and tanh, which are flat where |a| is large.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def log1p(a):
 
 @triton.jit
 def sigmoid(a):
-    return 1.0 / (1.0 + exp(-a))
+    return 1.0 / (1.0 + tl.exp(-a))
 
 
 @triton.jit
@@ -52,7 +52,7 @@ def tanh(a):
         e = expm1(-2.0 * size)
         y = -e / (2.0 + e)
     else:
-        e = exp(-2.0 * size)
+        e = tl.exp(-2.0 * size)
         z = a * a
         p = -5.70498872745e-3 * z + 2.06390887954e-2
         p = p * z - 5.37397155531e-2
@@ -131,3 +131,21 @@ def missing(a):
     else:
         bits = a.to(tl.int64, bitcast=True)
     return tl.max((bits == -1).to(tl.int32)) != 0
+
+
+@triton.jit
+def total(a):
+    """The sum of a product's parts, (parts, rows, units) -> (rows, units).
+
+    After tl.sum every warp would have all sums, and do all that follows once more. The halves of a split lie in one
+    thread, for which the parts are handed out anew, a share to each thread.
+    """
+    parts: tl.constexpr = a.shape[0]
+    y = tl.permute(a, (1, 2, 0))
+    if parts > 2:
+        y = tl.reshape(y, (a.shape[1], a.shape[2], parts // 2, 2))
+    one, other = tl.split(y)
+    y = one + other
+    if parts > 2:
+        y = tl.sum(y, 2)
+    return y

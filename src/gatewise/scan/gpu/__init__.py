@@ -1,0 +1,1 @@
+"""The GPU kernels: how they are generated from a graph, and what they call."""

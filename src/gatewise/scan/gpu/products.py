@@ -1,0 +1,203 @@
+"""Products with the weights, and how programs exchange what these read.
+
+Where a program has all units of its rows, a product reads its registers. Else the programs that share rows exchange
+the value through memory, without a lock: a buffer has a place for each step, and "not there yet", all bits set, in
+every place, which is a NaN that arithmetic never makes. Each program stores its part, and reads the whole again and
+again until nothing is missing. What was read is then what was stored, whatever the order in which the stores became
+visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gatewise.scan.gpu.source import Source
+from gatewise.scan.plan import gate_rank
+
+
+class Products(Source):
+    """The products and means of a step."""
+
+    # --- products --------------------------------------------------------------------------------------
+
+    def product(self, made: Sequence[int], base: str | None) -> None:
+        """The products of one value: from registers, or from memory where its rows are awaited."""
+        node = self.nodes[made[0]]
+        inner = {"project": "P" if self.cell.projects_output else "H", "output": "H", "unoutput": "P"}.get(node.op, "H")
+        outer = self.sizes[made[0]]
+        terms = self.wish.hidden if inner == "H" else self.wish.output
+        sums = dict.fromkeys(made, 0)
+        operands = [(0, node.args[0])] if node.op != "unproject" else list(enumerate(node.args))
+        width = f"{len(node.args)} * {inner}" if len(node.args) > 1 else inner
+        steps = [
+            (part, operand, begin) for part, operand in operands for begin in range(0, terms, self.terms_at_once(inner))
+        ]
+        if base is not None:
+            for n, (part, _, begin) in enumerate(steps):
+                offset = f" + {part} * {inner}" if part else ""
+                self.ask(f"a{made[0]}_{n}", f"{base} + @ * ({width}){offset}", begin, inner, n < self.tiling.ahead)
+        for n, (part, operand, begin) in enumerate(steps):
+            value = f"a{made[0]}_{n}"
+            names = [self.weight(i, part, begin, inner, outer) for i in made]
+            if base is None:
+                inside = f"tl.where(in_{inner.lower()}, {self.full(operand)}, 0.0).to(D)"
+                split = f"tl.permute(tl.reshape({inside}, (ROWS, SPLITS, DEPTH_{inner} // SPLITS)), (1, 0, 2))"
+                self.line(f"{value} = {split if self.tiling.splits > 1 else inside}")
+            else:
+                self.wait(value, n)
+                if n + self.tiling.ahead < len(steps):
+                    self.line(
+                        f"{value.rpartition('_')[0]}_{n + self.tiling.ahead} = {self.asked[n + self.tiling.ahead]}"
+                    )
+                self.after_reset(value, begin, inner, operand)
+            for i, name in zip(made, names, strict=True):
+                plus = f", sum{i}" if sums[i] else ""
+                wide = ".to(F)" if self.wish.widen else ""
+                how = f'input_precision="{self.wish.precision}", out_dtype=F'
+                self.line(f"sum{i} = tl.dot({value}{wide}, {name}{wide}{plus}, {how})")
+                sums[i] = 1
+        for i in made:
+            whole = f"total(sum{i})" if self.tiling.splits > 1 else f"sum{i}"
+            bias = f" + bias{self.cell.hidden_gates.index(self.nodes[i].key)}" if node.op == "project" else ""
+            if bias:
+                self.array("bias_hh")
+            self.line(f"v{i} = {whole}{bias}", self.named(i) or f"{self.nodes[i].op} {self.nodes[i].key}")
+
+    def terms_at_once(self, inner: str) -> int:
+        """How many terms of a product's sum are multiplied at a time."""
+        return self.tiling.depth if self.spread else self.tiling.units if inner == "H" else self.tiling.outputs
+
+    def index(self, axis: str, inner: str, begin: int) -> str:
+        """The terms of a sum over H or P, from `begin` on, along an axis of what is multiplied."""
+        index = f"{axis}_{inner.lower()}"
+        return f"({index} + {begin})" if begin else index
+
+    def weight(self, i: int, part: int, begin: int, inner: str, outer: str) -> str:
+        """The name of a block of weights, terms x units; one that is not on the chip is loaded here."""
+        node, low = self.nodes[i], outer.lower()
+        down = self.index("down", inner, begin)
+        units = f"{low}s[None]" if self.tiling.splits > 1 else f"{low}s"
+        inside = f"in_{low}[None]" if self.tiling.splits > 1 else f"in_{low}"
+        if node.op == "project":
+            gate = self.cell.hidden_gates.index(node.key)
+            name, place = f"w{gate}_{begin}", f"weight_hh + ({gate} * H + {units}) * {inner} + {down}"
+        elif node.op == "unproject":
+            gate = self.cell.hidden_gates.index(node.key.split()[part])
+            name, place = f"w{gate}_{begin}", f"weight_hh + ({gate} * H + {down}) * {outer} + {units}"
+        elif node.op == "output":
+            name, place = f"w_hr_{begin}", f"weight_hr + {units} * H + {down}"
+        else:
+            name, place = f"w_hr_{begin}", f"weight_hr + {down} * H + {units}"
+        self.array("weight_hh" if "hh" in place else "weight_hr")
+        text = f"{name} = tl.load({place}, mask=({down} < {inner}) & {inside}, other=0.0)"
+        if name not in self.weights:
+            self.weights[name] = text
+        if list(self.weights).index(name) >= self.tiling.resident:
+            self.line(text)
+        return name
+
+    def ask(self, value: str, base: str, begin: int, inner: str, now: bool) -> None:
+        """Begin to read a value of all units."""
+        along, wide = self.index("along", inner, begin), self.tiling.splits > 1
+        n = value.rpartition("_")[2]
+        self.line(f"there{n} = {base.replace('@', 'rows[None]' if wide else 'rows')} + {along}")
+        self.line(f"inside{n} = {'live[None]' if wide else 'live'} & ({along} < {inner})")
+        self.asked[int(n)] = f"tl.load(there{n}, mask=inside{n}, other=0.0, volatile=True)"
+        if now:
+            self.line(f"{value} = {self.asked[int(n)]}")
+
+    def wait(self, value: str, n: int) -> None:
+        """Read again and again until every program has stored its part."""
+        with self.block(f"while missing({value}):"):
+            self.line(f"{value} = {self.asked[n]}")
+
+    def after_reset(self, value: str, begin: int, inner: str, operand: int) -> None:
+        """What was read of the state before the step, with the initial state where it is reset."""
+        if self.wish.resets and not self.wish.backward and self.nodes[operand].op == "state":
+            k, along = self.cell.states.index(self.nodes[operand].key), self.index("along", inner, begin)
+            fresh = f"tl.load(initial + {self.offsets[k]} + {along}, mask={along} < {inner}, other=0.0)"
+            self.line(f"{value} = tl.where({'reset[None]' if self.tiling.splits > 1 else 'reset'}, {fresh}, {value})")
+
+    # --- exchange ----------------------------------------------------------------------------------------
+
+    def medium(self, i: int) -> tuple[str, str]:
+        """The array by way of which a product's value is exchanged, and its width."""
+        node = self.nodes[i]
+        if self.wish.backward:
+            for c, column in enumerate(self.plan.columns):
+                if column.nodes == node.args:
+                    return self.array(f"column{c}", True), f"({len(column.nodes)} * {column.size})"
+            raise AssertionError("a product's gradients are a column")
+        operand = node.args[0]
+        return self.array(f"whole{operand}", True), "H" if node.op == "output" or not self.cell.projects_output else "P"
+
+    def publish(self, readers: Iterable[int]) -> None:
+        """Store this program's part of what these nodes read."""
+        stored = set()
+        for i in readers:
+            node = self.nodes[i]
+            if node.op == "mean":
+                size = self.sizes[node.args[0]]
+                value = f"tl.sum(tl.where(in_{size.lower()}, {self.full(node.args[0])}, 0.0), 1)"
+                place = f"{self.partial(i)} + tile * all_rows + row"
+                self.line(f"tl.store({place}, plain({value}), mask=alive)")
+                continue
+            name, width = self.medium(i)
+            if name in stored:
+                continue
+            stored.add(name)
+            if self.wish.backward:
+                self.column(int(name.removeprefix("column")))
+            else:
+                size = "H" if width == "H" else "P"
+                self.store(
+                    self.step_of(name, width, "(step - start * all_rows)"), self.clean(node.args[0]), size, width
+                )
+        if stored or any(True for _ in readers):
+            self.line("tl.debug_barrier()  # stored before anything is awaited")
+
+    def partial(self, i: int) -> str:
+        """Where this step's parts of a mean lie, (tiles, rows)."""
+        return f"{self.array(f'mean{i}', True)} + (t - start) * (TILES * all_rows)"
+
+    def clean(self, i: int) -> str:
+        return f"plain({self.full(i)}).to(D)"
+
+    def exchange(self, nodes: Sequence[int]) -> None:
+        """Make the nodes that read a value of all units; the gates that project one value are one reading."""
+        done: set[int] = set()
+        for i in nodes:
+            node = self.nodes[i]
+            if node.op == "mean":
+                size, count = self.sizes[node.args[0]], 1 << (self.tiling.tiles - 1).bit_length()
+                self.line(f"each = tl.arange(0, {count})[None, :]")
+                self.line(f"there = {self.partial(i)} + each * all_rows + rows")
+                load = f"a{i} = tl.load(there, mask=live & (each < TILES), other=0.0, volatile=True)"
+                self.line(load)
+                with self.block(f"while missing(a{i}):"):
+                    self.line(load)
+                self.line(f"v{i} = tl.sum(a{i}, 1)[:, None] / {size}")
+            elif i not in done:
+                together = [
+                    j for j in nodes if self.nodes[j].op == node.op == "project" and self.nodes[j].args == node.args
+                ]
+                together = sorted(together, key=lambda j: gate_rank(self.graph, j)) or [i]
+                done.update(together)
+                if self.from_before(i):
+                    k = self.cell.states.index(self.reads(i))
+                    self.array(f"new{k}", True)
+                    base = f"before{k}"
+                else:
+                    name, width = self.medium(i)
+                    base = self.step_of(name, width, "step" if self.wish.backward else "(step - start * all_rows)")
+                self.product(together, base)
+
+    def column(self, c: int) -> None:
+        """Store a column of what backward makes at each step; zeros where a step is not taken."""
+        column = self.plan.columns[c]
+        width = f"({len(column.nodes)} * {column.size})"
+        base = self.step_of(self.array(f"column{c}"), width)
+        for part, i in enumerate(column.nodes):
+            value = f"tl.where(taken, {self.full(i)}, 0.0)" if self.wish.active else self.full(i)
+            self.store(base, f"plain({value}).to(D)", column.size, width, part)
+        self.stored.add(c)

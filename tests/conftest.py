@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Triton decides at its first import, which torch may be the one to make, whether kernels are compiled or interpreted.
-os.environ.setdefault("TRITON_INTERPRET", "1")
-
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Triton decides at its first import, which torch.compile may be the one to make, whether kernels are interpreted.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_report_header() -> str:

@@ -210,7 +210,7 @@ class Programs:
         self.checks.store(p, ptrs, mask)
         self.stored[p] += 1
         self.seen.lead = max(self.seen.lead, max(self.stored) - min(self.stored))
-        whole = np.broadcast_to(np.asarray(mask.data), ptrs.data.shape)
+        whole = np.broadcast_to(np.asarray(mask.data, dtype=bool), ptrs.data.shape)
         if self.maybe(self.settings.stores):  # a GPU does not store a block in one go either
             drawn = np.frombuffer(self.choose.randbytes(whole.size), np.uint8).reshape(whole.shape) < 128
             self.store(ptrs, value, TensorHandle(whole & drawn, tl.int1), cache_modifier, eviction_policy)

@@ -51,7 +51,7 @@ class Races:
     def bytes(self, ptrs: Any, mask: Any) -> Iterator[tuple[int, NDArray[np.int16], NDArray[np.int64]]]:
         """All bytes that an access means, by pages: their first address, what is known of them, and which are meant."""
         size = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
-        chosen = ptrs.data[np.broadcast_to(np.asarray(mask.data), ptrs.data.shape)].astype(np.int64)
+        chosen = ptrs.data[np.broadcast_to(np.asarray(mask.data, dtype=bool), ptrs.data.shape)].astype(np.int64)
         addresses = (chosen[:, None] + np.arange(size)).ravel()
         number = addresses // PAGE
         for n in map(int, np.unique(number)):

@@ -263,9 +263,7 @@ class Layer(nn.Module):
                 recorder.take(suffix, cell, output, dict(zip(cell.watched, watched, strict=True)), active)
         return [(output, final) for output, final, _ in made]
 
-    def _inputs(
-        self, x: Tensor, states: tuple[Tensor, ...], resets: Tensor, active: Tensor, suffix: str
-    ) -> Inputs:
+    def _inputs(self, x: Tensor, states: tuple[Tensor, ...], resets: Tensor, active: Tensor, suffix: str) -> Inputs:
         """What one layer's scan in one direction reads, with the input itself for x."""
         dtype = states[0].dtype
         weights = (w.to(dtype) for w in self._recurrent_weights(suffix))

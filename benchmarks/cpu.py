@@ -11,18 +11,15 @@ same outputs and gradients. Cases are T, B, I, H; all is float32. Where it is ot
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -30,44 +27,18 @@ import peers
 import torch
 import torch.nn.functional as F
 from peers import BACKWARD, BACKWARD_X, FORWARD, MEASURES, Call, Peer
+from tables import Row, Shape, Tables, commit, randomized, sequences, show, text, versions, with_mean
 from torch import Tensor, nn
+from user_cells import mgu, slstm
 
 import gatewise
 from gatewise import cells
 
-Shape = tuple[int, int, int, int]
 LARGE: Shape = (64, 128, 512, 1024)
 SHAPES: list[Shape] = [
     (35, 32, 28, 256), (35, 32, 28, 512), (100, 1, 64, 128), (1, 1, 64, 128), (128, 64, 256, 256), (256, 16, 512, 512),
     LARGE, (784, 64, 1, 128),
 ]  # fmt: skip
-
-
-# --- cells of a user's own ---------------------------------------------------------------------------
-
-
-@gatewise.cell(gates="f n")
-def mgu(x, h):
-    """The minimal gated unit. Zhou et al. 2016, arXiv 1603.09420."""
-    f = torch.sigmoid(x.f + h.f)
-    n = torch.tanh(x.n + (f * h).n)
-    return (1 - f) * h + f * n
-
-
-@gatewise.cell(gates="z i f o")
-def slstm(x, h, c, n, m):
-    """sLSTM: an exponential input gate, normaliser n, stabiliser m. Beck et al. 2024 (xLSTM), arXiv 2405.04517."""
-    z = torch.tanh(x.z + h.z)
-    o = torch.sigmoid(x.o + h.o)
-    log_i = x.i + h.i
-    log_f = -F.softplus(-(x.f + h.f))  # f = σ(…)
-    m_t = torch.maximum(log_f + m, log_i)
-    i = torch.exp(log_i - m_t)
-    f = torch.exp(log_f + m - m_t)
-    c = f * c + i * z
-    n = f * n + i
-    h = o * c / n
-    return h, c, n, m_t
 
 
 # --- timing ------------------------------------------------------------------------------------------
@@ -126,38 +97,7 @@ def compare(
     return ratios(ours, others, budget)
 
 
-def sequences(shape: Shape) -> tuple[Tensor, Tensor]:
-    """x (T, B, I), and the gradient of the output (T, B, H)."""
-    steps, batch, inputs, hidden = shape
-    return torch.randn(steps, batch, inputs), torch.randn(steps, batch, hidden)
-
-
-def randomized(layer: nn.Module) -> Any:
-    """The layer, its biases and learned vectors all different and not zero."""
-    with torch.no_grad():
-        for vector in (p for p in layer.parameters() if p.dim() == 1):
-            vector.add_(0.1 * torch.randn_like(vector))
-    return layer
-
-
 # --- the tables: a section yields titles and rows, a row is measured when it is asked for ------------------
-
-Row = tuple[str, dict[str, float]]
-Tables = Iterator[tuple[str, Iterator[Row]]]
-
-
-def text(shape: Shape) -> str:
-    return ", ".join(map(str, shape))
-
-
-def with_mean(rows: Iterator[Row]) -> Iterator[Row]:
-    """The rows, then the geometric mean of each column."""
-    columns: dict[str, list[float]] = {}
-    for case, figures in rows:
-        for name, figure in figures.items():
-            columns.setdefault(name, []).append(figure)
-        yield case, figures
-    yield "geometric mean", {name: statistics.geometric_mean(column) for name, column in columns.items()}
 
 
 def gru(budget: float) -> Tables:
@@ -350,12 +290,11 @@ def use(threads: int) -> dict[str, Any]:
     if threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     torch.set_num_threads(threads)
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     return {
         "machine": f"{cpuinfo('model name') or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": threads,
-        "versions": {d.name: d.version for d in distributions() if d.name in ("torch", "onnxruntime", "jax")},
-        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown",
+        "versions": versions("torch", "onnxruntime", "jax"),
+        "commit": commit(),
     }
 
 
@@ -374,22 +313,12 @@ def main() -> None:
         parser.error(f"--threads is {options.threads}, expected 1 to {there}, the CPUs that this process may use")
     torch.manual_seed(0)
     given = use(options.threads)
-    versions = ", ".join(" ".join(pair) for pair in given["versions"].items())
-    print(f"{given['machine']}, {options.threads} thread(s), commit {given['commit']}, {versions}")
+    installed = ", ".join(" ".join(pair) for pair in given["versions"].items())
+    print(f"{given['machine']}, {options.threads} thread(s), commit {given['commit']}, {installed}")
     for peer in peers.MISSING:
         print(f"{peer} is not installed: its column is '-'.")
     for section in sections:
-        for title, rows in SECTIONS[section](options.budget):
-            print(f"\n## {title}\n")
-            for number, (case, figures) in enumerate(rows):
-                if number == 0:
-                    print(f"| | {' | '.join(figures)} |\n|---|{'---|' * len(figures)}")
-                print(f"| {case} | {' | '.join(f'{f:.2f}' if f == f else '-' for f in figures.values())} |", flush=True)
-                for column, figure in figures.items():
-                    if options.json and figure == figure:
-                        line = {"section": section, "table": title, "case": case, "column": column, "figure": figure}
-                        with options.json.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(line | given) + "\n")
+        show(section, SECTIONS[section](options.budget), given, options.json)
 
 
 if __name__ == "__main__":

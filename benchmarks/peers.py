@@ -1,4 +1,4 @@
-"""Who runs beside us in cpu.py: torch.nn, a plain torch loop, onnxruntime and JAX.
+"""Who runs beside us in cpu.py and gpu.py: torch.nn, a plain torch loop, onnxruntime and JAX.
 
 A peer takes one of our layers (one layer, one direction), x (T, B, I), the gradient g (T, B, H) of its output, and what
 is measured; it gives the call that does this with the layer's weights in the peer's own way, or None if it can't. No
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gatewise.convert.onnx import NATIVE
+from gatewise.convert.onnx.export import NODES
 from gatewise.graph.graph import Graph, walk
 from gatewise.graph.ops import OPS
 from gatewise.scan import reference
@@ -62,7 +62,11 @@ def by_torch_nn(layer: Any, x: Tensor, g: Tensor, measure: str) -> Call:
 
 def torchs_twin(layer: Any) -> nn.Module:
     """torch.nn's layer of the same name, with the same weights."""
-    twin: nn.Module = getattr(nn, type(layer).__name__)(layer.input_size, layer.hidden_size)
+    weight, options = layer.weight_ih_l0, {"proj_size": layer.proj_size} if layer.proj_size else {}
+    twin: nn.Module = getattr(nn, type(layer).__name__)(
+        layer.input_size, layer.hidden_size, bidirectional=layer.bidirectional, **options,
+        device=weight.device, dtype=weight.dtype,
+    )  # fmt: skip
     twin.load_state_dict(layer.state_dict())
     return twin
 
@@ -87,19 +91,20 @@ def by_torch_loop(layer: Any, x: Tensor, g: Tensor, measure: str) -> Call:
 
 def by_onnxruntime(layer: Any, x: Tensor, g: Tensor, measure: str) -> Call | None:
     """A model of one node, run by as many threads as torch has; it has no gradients."""
-    native = NATIVE.get((layer.cell.gates, layer.cell.nodes))
-    if measure != FORWARD or native is None:
+    cell = layer.cell
+    native = next((s for s in NODES if (s.cell.gates, s.cell.nodes) == (cell.gates, cell.nodes)), None)
+    if measure != FORWARD or native is None or native.vectors:
         return None
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    (op, gates, attributes), size = native, layer.hidden_size
-    rows = torch.cat([torch.arange(size) + size * layer.cell.gates.index(gate) for gate in gates])
+    size = layer.hidden_size
+    rows = torch.cat([torch.arange(size) + size * cell.gates.index(gate) for gate in native.gates])
     biases = torch.cat([layer.bias_ih_l0[rows], layer.bias_hh_l0[rows]])
     weights = {"W": layer.weight_ih_l0[rows], "R": layer.weight_hh_l0[rows], "B": biases}
     graph = helper.make_graph(
-        [helper.make_node(op, ["x", *weights], ["y"], hidden_size=size, **attributes)],
-        op,
+        [helper.make_node(native.op, ["x", *weights], ["y"], hidden_size=size, **native.attributes)],
+        native.op,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(w.detach().unsqueeze(0).numpy(), name) for name, w in weights.items()],

@@ -5,6 +5,7 @@ No cell is named here, and none is written: what the kernels know are tiles, pro
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import linecache
 from collections import Counter
@@ -79,17 +80,19 @@ def _unable(device: torch.device) -> str:
 
 def reason(graph: Graph, inputs: Inputs) -> str:
     """What runs, in words."""
-    dtype, chosen = inputs.weight_hr.dtype, tilings(graph, inputs, False)[0]
-    products = f", float32 products in {precision(dtype)}" if dtype is torch.float32 else ""
+    like, chosen = inputs.weight_hr, tilings(graph, inputs, False)[0]
+    products = f", float32 products in {precision(like)}" if like.dtype is torch.float32 else ""
     where = " in Triton's interpreter" if interpreted() else ""
     return f"Triton kernels{where}{products}, tiles of {chosen.rows} rows x {chosen.units} units"
 
 
-def precision(dtype: torch.dtype) -> str:
+def precision(like: Tensor) -> str:
     """Of products: float32's follow torch's setting for recurrent layers, as torch.nn's do on a GPU."""
+    if like.dtype is not torch.float32 or like.device.type != "cuda":
+        return "ieee"
     rnn = getattr(torch.backends.cudnn, "rnn", None)
     setting = rnn.fp32_precision if rnn is not None else "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
-    return "tf32" if dtype is torch.float32 and setting == "tf32" else "ieee"
+    return "tf32" if setting == "tf32" else "ieee"
 
 
 @lru_cache(maxsize=16)
@@ -108,7 +111,7 @@ def tilings(graph: Graph, inputs: Inputs, backward: bool) -> tuple[Tiling, ...]:
     if force is not None:
         return (force,)
     dtype, size = inputs.weight_hr.dtype, inputs.weight_hr.element_size()
-    rate = precision(dtype) if dtype is torch.float32 else "float64" if dtype is torch.float64 else "tensor"
+    rate = precision(inputs.weight_hr) if dtype is torch.float32 else "float64" if dtype is torch.float64 else "tensor"
     groups = inputs.groups
     sizes = inputs.x.shape[1] // groups, groups, inputs.hidden_size, inputs.projected_size, graph.projects_output
     work = Work(*sizes, *_products(graph, backward), size, rate)
@@ -141,13 +144,12 @@ def compiled(source: str) -> Any:
     """The kernel of a source."""
     import triton
 
-    name = f"<gatewise kernel {abs(hash(source)):x}>"
+    name = f"<gatewise kernel {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     functions = _device_functions()
-    scope = {"__name__": "gatewise.scan.kernels", **vars(functions), "triton": triton}
+    scope = {**vars(functions), "__name__": "gatewise.scan.gpu.generated"}
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)  # where inspect finds it
-    exec(compile(source.removeprefix("@triton.jit\n"), name, "exec"), scope)
+    exec(compile(source, name, "exec"), scope)
     function = scope[source.partition("def ")[2].partition("(")[0]]
-    linecache.cache[name] = (len(source), None, source.removeprefix("@triton.jit\n").splitlines(True), name)
     return triton.jit(do_not_specialize=["start", "stop", "batch", "groups", "parts", "turns"])(function)
 
 
@@ -183,10 +185,10 @@ def _unset(buffer: Tensor) -> None:
 
 
 def _wish(graph: Graph, inputs: Inputs, backward: bool, extras: Sequence[int], keep: bool) -> Wish:
-    dtype = inputs.weight_hr.dtype
+    like = inputs.weight_hr
     return Wish(
-        graph, backward, tuple(extras), keep, inputs.hidden_size, inputs.projected_size, TYPES[dtype],
-        precision(dtype), inputs.resets.shape[0] > 0, inputs.active.shape[0] > 0, interpreted(),
+        graph, backward, tuple(extras), keep, inputs.hidden_size, inputs.projected_size, TYPES[like.dtype],
+        precision(like), inputs.resets.shape[0] > 0, inputs.active.shape[0] > 0, interpreted(),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Writer(Products):
         prologue = self.prologue()
         arguments = ", ".join([*self.arrays, *NUMBERS])
         title = f'"""{"Backward" if backward else "Forward"} scan, {self.wish.type}."""'
-        lines = ["@triton.jit", f"def {name}({arguments}):", f"    {title}", *prologue, *body]
+        lines = [f"def {name}({arguments}):", f"    {title}", *prologue, *body]
         return Kernel("\n".join(lines) + "\n", tuple(self.arrays), tuple(self.exchanged), len(self.weights))
 
     def captured(self, depth: int) -> list[str]:

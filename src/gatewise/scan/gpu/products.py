@@ -26,42 +26,47 @@ class Products(Source):
         inner = {"project": "P" if self.cell.projects_output else "H", "output": "H", "unoutput": "P"}.get(node.op, "H")
         outer = self.sizes[made[0]]
         terms = self.wish.hidden if inner == "H" else self.wish.output
-        sums = dict.fromkeys(made, 0)
         operands = [(0, node.args[0])] if node.op != "unproject" else list(enumerate(node.args))
         width = f"{len(node.args)} * {inner}" if len(node.args) > 1 else inner
         steps = [
             (part, operand, begin) for part, operand in operands for begin in range(0, terms, self.terms_at_once(inner))
         ]
-        if base is not None:
-            for n, (part, _, begin) in enumerate(steps):
-                offset = f" + {part} * {inner}" if part else ""
-                self.ask(f"a{made[0]}_{n}", f"{base} + @ * ({width}){offset}", begin, inner, n < self.tiling.ahead)
+        values = [f"a{made[0]}_{n}" for n in range(len(steps))]
+        for n, (part, _, begin) in enumerate(steps if base is not None else ()):
+            offset = f" + {part} * {inner}" if part else ""
+            self.ask(values[n], f"{base} + @ * ({width}){offset}", begin, inner, n < self.tiling.ahead)
+        # Multiply-adds that no tensor core does come last: LLVM would move them there, but load their operands here.
         for n, (part, operand, begin) in enumerate(steps):
-            value = f"a{made[0]}_{n}"
-            names = [self.weight(i, part, begin, inner, outer) for i in made]
-            if base is None:
-                inside = f"tl.where(in_{inner.lower()}, {self.full(operand)}, 0.0).to(D)"
-                split = f"tl.permute(tl.reshape({inside}, (ROWS, SPLITS, DEPTH_{inner} // SPLITS)), (1, 0, 2))"
-                self.line(f"{value} = {split if self.tiling.splits > 1 else inside}")
-            else:
-                self.wait(value, n)
-                if n + self.tiling.ahead < len(steps):
-                    self.line(
-                        f"{value.rpartition('_')[0]}_{n + self.tiling.ahead} = {self.asked[n + self.tiling.ahead]}"
-                    )
-                self.after_reset(value, begin, inner, operand)
-            for i, name in zip(made, names, strict=True):
-                plus = f", sum{i}" if sums[i] else ""
-                wide = ".to(F)" if self.wish.widen else ""
-                how = f'input_precision="{self.wish.precision}", out_dtype=F'
-                self.line(f"sum{i} = tl.dot({value}{wide}, {name}{wide}{plus}, {how})")
-                sums[i] = 1
+            self.operand(values, n, base, begin, inner, operand)
+            if self.wish.on_tensor_cores:
+                self.multiply(values[n], made, [self.weight(i, part, begin, inner, outer) for i in made], n == 0)
+        for n, (part, _, begin) in enumerate(() if self.wish.on_tensor_cores else steps):
+            self.multiply(values[n], made, [self.weight(i, part, begin, inner, outer) for i in made], n == 0)
         for i in made:
             whole = f"total(sum{i})" if self.tiling.splits > 1 else f"sum{i}"
             bias = f" + bias{self.cell.hidden_gates.index(self.nodes[i].key)}" if node.op == "project" else ""
             if bias:
                 self.array("bias_hh")
             self.line(f"v{i} = {whole}{bias}", self.named(i) or f"{self.nodes[i].op} {self.nodes[i].key}")
+
+    def operand(self, values: Sequence[str], n: int, base: str | None, begin: int, inner: str, operand: int) -> None:
+        """Have the n-th part of what a product reads at hand."""
+        if base is None:
+            inside = f"tl.where(in_{inner.lower()}, {self.full(operand)}, 0.0).to(D)"
+            split = f"tl.permute(tl.reshape({inside}, (ROWS, SPLITS, DEPTH_{inner} // SPLITS)), (1, 0, 2))"
+            self.line(f"{values[n]} = {split if self.tiling.splits > 1 else inside}")
+            return
+        self.wait(values[n], n)
+        if (later := n + self.tiling.ahead) < len(values):
+            self.line(f"{values[later]} = {self.asked[later]}")
+        self.after_reset(values[n], begin, inner, operand)
+
+    def multiply(self, value: str, made: Sequence[int], weights: Sequence[str], first: bool) -> None:
+        """Add a part's products to each sum."""
+        wide = ".to(F)" if self.wish.widen else ""
+        how = f'input_precision="{self.wish.precision}", out_dtype=F'
+        for i, weight in zip(made, weights, strict=True):
+            self.line(f"sum{i} = tl.dot({value}{wide}, {weight}{wide}{'' if first else f', sum{i}'}, {how})")
 
     def terms_at_once(self, inner: str) -> int:
         """How many terms of a product's sum are multiplied at a time."""

@@ -66,6 +66,11 @@ class Wish:
     active: bool
     widen: bool = False
 
+    @property
+    def on_tensor_cores(self) -> bool:
+        """Whether products are, as all but float32's in full precision."""
+        return self.type != "float32" or self.precision == "tf32"
+
 
 @dataclass(frozen=True)
 class Kernel:

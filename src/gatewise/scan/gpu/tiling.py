@@ -19,7 +19,7 @@ L2_RATE = 32  # bytes a cycle that one multiprocessor reads from the L2 cache
 RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}
 RESERVED = 12 * 1024  # bytes of shared memory for exchanges among a program's threads
 REGISTERS = 64  # of a thread, for what is read ahead
-SUMS = 112  # of a thread, for products; with more of either the compiler spills them to memory
+SUMS = 96  # of a thread, for products; with more of either the compiler spills them to memory
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
     wide = max(work.hidden, work.output)
     smallest = 1 if work.rate == "ieee" else 16  # rows, of products on tensor cores
     most = power_of_two(max(work.batch, smallest))
-    for rows in (1, 2, 4, 8, 16, 32, 64):
+    for rows in (1, 2, 4) if work.rate == "ieee" else (16, 32, 64):
         if not smallest <= rows <= most:
             continue
         alone = power_of_two(max(work.hidden, 16)), power_of_two(max(work.output, 16))
@@ -95,8 +95,9 @@ def _candidate(
     block = depth * max(units, outputs if work.projects else 0) * work.bytes
     for warps, splits in _divisions(work, rows, units, depth):
         operand = rows * depth * work.bytes
+        at_once = work.operands * max(terms) if work.rate == "ieee" and not alone else 1  # see Products.product
         sums = splits * rows * max(units, outputs) * 4
-        room = device.shared - RESERVED - operand - sums
+        room = device.shared - RESERVED - at_once * operand - sums
         resident = room // block if blocks * block > room else blocks
         if resident < blocks:  # and the others come and go
             resident -= 2 * work.sums
@@ -117,12 +118,14 @@ def _candidate(
 
 def _divisions(work: Work, rows: int, units: int, depth: int) -> Iterator[tuple[int, int]]:
     """How many warps, and in how many parts they share a product's sum: 1 where there are tiles enough for all."""
-    least = 16  # terms of one product of Triton's
+    most = max(1, depth // 16)  # terms of one product of Triton's are 16 at least
     for warps in (4, 8):
-        if rows == 16 and units >= 128:
+        if work.rate == "ieee":  # a thread has one sum at least
+            yield warps, min(most, max(warps, warps * 32 // (rows * units)))
+        elif rows == 16 and units >= 128:
             yield warps, 1
         else:
-            yield warps, max(1, min(warps, depth // least))
+            yield warps, min(most, warps)
 
 
 @lru_cache(maxsize=512)

@@ -168,6 +168,8 @@ def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: 
     turns = -(-row_tiles // parts)
     begins = range(0, steps, length)
     options = {"num_warps": tiles.warps, "num_stages": 1, "launch_cooperative_grid": tiles.tiles > 1}
+    # A multiprocessor's 65536 are for one program; unasked, ptxas would spill some to make room for a second.
+    options["maxnreg"] = min(255, 65536 // (32 * tiles.warps))
     given = [arrays[name] for name in kernel.arrays]
     for begin in reversed(begins) if backward else begins:
         for buffer in scratch.values():
@@ -197,7 +199,9 @@ def _common(inputs: Inputs, states: Sequence[Tensor]) -> dict[str, Tensor]:
     arrays = {name: getattr(inputs, name).contiguous() for name in ("weight_hh", "bias_hh", "weight_hr", "vectors")}
     arrays["x"] = inputs.x
     arrays["initial"] = inputs.initial.contiguous()
-    arrays["resets"], arrays["active"] = (t.contiguous().view(torch.uint8) for t in (inputs.resets, inputs.active))
+    # Not in bytes, as torch has them: Triton takes the smallest type that a product's operand comes from for its own,
+    # and would lay out 16-bit operands as if they were made of 8-bit ones, and the weights in registers (3.7).
+    arrays["resets"], arrays["active"] = (t.contiguous().to(torch.int32) for t in (inputs.resets, inputs.active))
     for k, (first, state) in enumerate(zip(inputs.states, states, strict=True)):
         arrays[f"first{k}"] = first.contiguous()
         arrays[f"carry{k}"] = state.to(wide(state.dtype), copy=True, memory_format=torch.contiguous_format)

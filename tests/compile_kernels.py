@@ -111,7 +111,7 @@ def facts(case: Case) -> dict[str, Any]:
         launch(kernel, tiles, *rest)
 
     with (
-        mock.patch.object(cuda, "precision", lambda like: case.precision),
+        mock.patch.object(cuda, "precision", return_value=case.precision),
         mock.patch.object(cuda, "compiled", lambda source: Compiling(compiled(source), made)),
         mock.patch.object(cuda, "launch", launching),
     ):

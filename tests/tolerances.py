@@ -15,3 +15,6 @@ HARDSIGMOID = 1e-8
 
 # float32 against another float32 computation: 24 bits of mantissa, some ten steps of sums over a few units.
 FLOAT32 = 1e-5
+
+# Products of tf32 have 11 bits of mantissa, as float16 has: 0.05 % a rounding, over tens of steps.
+HALF = 0.01

@@ -63,6 +63,9 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
         return why
     if why := unfit(graph, inputs, others):
         return why
+    widest = max(column.width(inputs) for column in backward_plan(graph).columns)
+    if inputs.x.shape[1] * widest >= 1 << 31:
+        return f"a step has {inputs.x.shape[1]} x {widest} numbers, the Triton kernels' offsets in one are 32 bits"
     for backward in (False, True):
         if not tilings(graph, inputs, backward):
             return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"

@@ -110,12 +110,16 @@ def tilings(graph: Graph, inputs: Inputs, backward: bool) -> tuple[Tiling, ...]:
     """How a scan could be divided, best first."""
     if force is not None:
         return (force,)
-    dtype, size = inputs.weight_hr.dtype, inputs.weight_hr.element_size()
-    rate = precision(inputs.weight_hr) if dtype is torch.float32 else "float64" if dtype is torch.float64 else "tensor"
-    groups = inputs.groups
+    return tiling.choose(work_of(graph, inputs, backward), device_of(inputs.weight_hr))
+
+
+def work_of(graph: Graph, inputs: Inputs, backward: bool) -> Work:
+    """What a step consists of."""
+    like, groups = inputs.weight_hr, inputs.groups
+    rate = "float64" if like.dtype is torch.float64 else "tensor"
+    rate = precision(like) if like.dtype is torch.float32 else rate
     sizes = inputs.x.shape[1] // groups, groups, inputs.hidden_size, inputs.projected_size, graph.projects_output
-    work = Work(*sizes, *_products(graph, backward), size, rate)
-    return tiling.choose(work, device_of(inputs.weight_hr))
+    return Work(*sizes, *_products(graph, backward), like.element_size(), rate)
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from gatewise.scan.gpu.source import Tiling
 
 EXCHANGE = 1500  # cycles from a store until all others have read it, by way of the L2 cache
-CHECK = 400  # cycles for each part that is waited for: a look at every number, and barriers
+CHECK = 200  # cycles for each part that is waited for: a look at every number, and barriers
 L2_RATE = 32  # bytes a cycle that one multiprocessor reads from the L2 cache
 # Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
 RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}

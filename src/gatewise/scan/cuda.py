@@ -64,8 +64,8 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
     if why := unfit(graph, inputs, others):
         return why
     widest = max(column.width(inputs) for column in backward_plan(graph).columns)
-    if inputs.x.shape[1] * widest >= 1 << 31:
-        return f"a step has {inputs.x.shape[1]} x {widest} numbers, the Triton kernels' offsets in one are 32 bits"
+    if (numbers := max(inputs.x.shape[1] * widest, inputs.weight_hh.numel())) >= 1 << 31:
+        return f"a step reads or makes {numbers} numbers, the Triton kernels count {(1 << 31) - 1} at most"
     for backward in (False, True):
         if not tilings(graph, inputs, backward):
             return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"

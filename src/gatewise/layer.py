@@ -62,9 +62,7 @@ class Layer(nn.Module):
     bidirectional: bool
     proj_size: int
     learn_state: bool = False
-    executor: str = (
-        "auto"  # what runs the steps; "reference", "cpu" and "cuda" can be set, and fail where they can't run
-    )
+    executor: str = "auto"  # what runs the steps; "reference", "cpu" or "cuda" fails where it can't run
     _all_weights: list[list[str]]  # the names, as in torch.nn's layers
     _recorders: tuple[Any, ...] = ()  # of `gatewise.record`, while it is open
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers

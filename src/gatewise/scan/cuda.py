@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gatewise.graph.graph import Graph, closure
+from gatewise.graph.ops import OPS
 from gatewise.scan.gpu import tiling
 from gatewise.scan.gpu.kernel import Writer, write
 from gatewise.scan.gpu.source import PRODUCTS, Kernel, Tiling, Wish
@@ -61,7 +62,7 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
         return f"the tensors are {like.dtype}, the Triton kernels have {', '.join(sorted(TYPES.values()))}"
     if like.device.type == "cuda" and (why := _unable(like.device)):
         return why
-    if why := unfit(graph, inputs, others):
+    if why := unfit(graph, inputs, others) or _unwritten(graph):
         return why
     widest = max(column.width(inputs) for column in backward_plan(graph).columns)
     if (numbers := max(inputs.x.shape[1] * widest, inputs.weight_hh.numel())) >= 1 << 31:
@@ -70,6 +71,14 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
         if not tilings(graph, inputs, backward):
             return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"
     return ""
+
+
+@lru_cache(maxsize=256)
+def _unwritten(graph: Graph) -> str:
+    """Which ops of a cell no kernel can have; empty if there are none."""
+    used = {node.op for g in (graph, backward_plan(graph).graph) for node in g.nodes if node.op in OPS}
+    missing = sorted(op for op in used if op != "mean" and not OPS[op].triton)
+    return f"no kernel for {', '.join(missing)}" if missing else ""
 
 
 def _unable(device: torch.device) -> str:

@@ -45,10 +45,9 @@ SHORT = both(
     Case("gru_reset_before", 256, 16),
     Case("lstm", 200, 1024),
     Case("lstm", 768, 16, "fp16"),
-    Case("gru", 2048, 16),
     Case("lstm_peephole", 256, 1),
     Case("lstm_projected", 256, 16, proj=64, ragged=True),
-    Case("lstm", 256, 16, change="layer_norm"),
+    Case("rnn", 256, 16, change="layer_norm"),
 )
 CELLS = ("rnn", "gru", "gru_reset_before", "lstm", "lstm_peephole")
 LONG = both(

@@ -173,7 +173,7 @@ def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: 
     """Run all steps."""
     function = compiled(kernel.source)
     x, groups, steps, batch = inputs.x, inputs.groups, inputs.x.shape[0], inputs.x.shape[1] // inputs.groups
-    scratch = {name: arrays[name] for name in kernel.exchanged if name.startswith(("whole", "mean"))}
+    scratch = {name: arrays[name] for name in kernel.exchanged if name.startswith(("whole", "means"))}
     length = min([steps, STEPS, *(t.shape[0] for t in scratch.values())])
     for name in set(kernel.exchanged) - set(scratch):
         _unset(arrays[name])
@@ -318,8 +318,8 @@ def _allocate(graph: Graph, inputs: Inputs, kernel: Kernel, tiles: Tiling, array
     for name in kernel.exchanged:
         if name.startswith("whole"):
             shapes[name] = (batch, inputs.width(graph, int(name.removeprefix("whole")))), like.dtype
-        elif name.startswith("mean"):
-            shapes[name] = (tiles.tiles, batch), wide(like.dtype)
+        elif name.startswith("means"):
+            shapes[name] = (batch, tiles.tiles * int(name.rpartition("x")[2])), wide(like.dtype)
     numbers = sum(rest[0] * rest[1] * dtype.itemsize for rest, dtype in shapes.values())
     length = min(steps, STEPS, max(1, SCRATCH // max(1, numbers)))
     for name, (rest, dtype) in shapes.items():

@@ -82,6 +82,7 @@ class Writer(Products):
                 self.line(f"v{i} = {self.number(self.nodes[i].params[0][1])}")
         for text in list(self.weights.values())[: t.resident]:
             self.line(text)
+        self.products_of_initial()
         return lines
 
     def body(self) -> list[str]:

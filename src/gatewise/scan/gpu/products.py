@@ -23,9 +23,8 @@ class Products(Source):
     def product(self, made: Sequence[int], base: str | None) -> None:
         """The products of one value: from registers, or from memory where its rows are awaited."""
         node = self.nodes[made[0]]
-        inner = {"project": "P" if self.cell.projects_output else "H", "output": "H", "unoutput": "P"}.get(node.op, "H")
+        inner, terms = self.inner(node.op)
         outer = self.sizes[made[0]]
-        terms = self.wish.hidden if inner == "H" else self.wish.output
         operands = [(0, node.args[0])] if node.op != "unproject" else list(enumerate(node.args))
         width = f"{len(node.args)} * {inner}" if len(node.args) > 1 else inner
         steps = [
@@ -43,11 +42,23 @@ class Products(Source):
         for n, (part, _, begin) in enumerate(() if self.wish.on_tensor_cores else steps):
             self.multiply(values[n], made, [self.weight(i, part, begin, inner, outer) for i in made], n == 0)
         for i in made:
-            whole = f"total(sum{i})" if self.tiling.splits > 1 else f"sum{i}"
-            bias = f" + bias{self.cell.hidden_gates.index(self.nodes[i].key)}" if node.op == "project" else ""
-            if bias:
-                self.array("bias_hh")
-            self.line(f"v{i} = {whole}{bias}", self.named(i) or f"{self.nodes[i].op} {self.nodes[i].key}")
+            value = self.finished(i)
+            if self.wish.resets and self.spread and self.from_before(i):
+                value = f"tl.where(reset, fresh{i}, {value})"
+            self.line(f"v{i} = {value}", self.named(i) or f"{self.nodes[i].op} {self.nodes[i].key}")
+
+    def inner(self, op: str) -> tuple[str, int]:
+        """Over what a product sums, H or P, and how many terms these are."""
+        inner = {"project": "P" if self.cell.projects_output else "H", "output": "H", "unoutput": "P"}.get(op, "H")
+        return inner, self.wish.hidden if inner == "H" else self.wish.output
+
+    def finished(self, i: int) -> str:
+        """A product, its parts summed and its bias added."""
+        whole = f"total(sum{i})" if self.tiling.splits > 1 else f"sum{i}"
+        if self.nodes[i].op != "project":
+            return whole
+        self.array("bias_hh")
+        return f"{whole} + bias{self.cell.hidden_gates.index(self.nodes[i].key)}"
 
     def operand(self, values: Sequence[str], n: int, base: str | None, begin: int, inner: str, operand: int) -> None:
         """Have the n-th part of what a product reads at hand."""
@@ -59,7 +70,6 @@ class Products(Source):
         self.wait(values[n], n, base.startswith("before"))
         if (later := n + self.tiling.ahead) < len(values):
             self.line(f"{values[later]} = {self.asked[later]}")
-        self.after_reset(values[n], begin, inner, operand)
 
     def multiply(self, value: str, made: Sequence[int], weights: Sequence[str], first: bool) -> None:
         """Add a part's products to each sum."""
@@ -117,12 +127,25 @@ class Products(Source):
         with self.block(f"while missing({value}){' & (t > 0)' if before else ''}:"):
             self.line(f"{value} = {self.asked[n]}")
 
-    def after_reset(self, value: str, begin: int, inner: str, operand: int) -> None:
-        """What was read of the state before the step, with the initial state where it is reset."""
-        if self.wish.resets and not self.wish.backward and self.nodes[operand].op == "state":
-            k, along = self.cell.states.index(self.nodes[operand].key), self.index("along", inner, begin)
-            fresh = f"tl.load(initial + {self.offsets[k]} + {along}, mask={along} < {inner}, other=0.0)"
-            self.line(f"{value} = tl.where({'reset[None]' if self.tiling.splits > 1 else 'reset'}, {fresh}, {value})")
+    def products_of_initial(self) -> None:
+        """Before the first step: the products of states before a step, made of the initial ones.
+
+        A reset then is a choice of what a product made, a tile's units, and not of what it reads, all units.
+        """
+        for i in self.live if self.wish.resets and self.spread else ():
+            if not self.from_before(i):
+                continue
+            node, k = self.nodes[i], self.cell.states.index(self.reads(i))
+            inner, terms = self.inner(node.op)
+            wide = f"(SPLITS, ROWS, DEPTH_{inner} // SPLITS)" if self.tiling.splits > 1 else f"(ROWS, DEPTH_{inner})"
+            for begin in range(0, terms, self.terms_at_once(inner)):
+                along = self.index("along", inner, begin)
+                load = (
+                    f"tl.load({self.array('initial')} + {self.offsets[k]} + {along}, mask={along} < {inner}, other=0.0)"
+                )
+                self.line(f"a = tl.broadcast_to({load}, {wide})")
+                self.multiply("a", [i], [self.weight(i, 0, begin, inner, self.sizes[i])], begin == 0)
+            self.line(f"fresh{i} = {self.finished(i)}")
 
     # --- exchange ----------------------------------------------------------------------------------------
 
@@ -139,14 +162,13 @@ class Products(Source):
 
     def publish(self, readers: Iterable[int]) -> None:
         """Store this program's part of what these nodes read."""
-        stored = set()
+        readers, stored = list(readers), set()
         for i in readers:
             node = self.nodes[i]
             if node.op == "mean":
                 size = self.sizes[node.args[0]]
                 value = f"tl.sum(tl.where(in_{size.lower()}, {self.full(node.args[0])}, 0.0), 1)"
-                place = f"{self.partial(i)} + tile * all_rows + row"
-                self.line(f"tl.store({place}, plain({value}), mask=alive)")
+                self.line(f"tl.store({self.parts_of_mean(i, 'row')} + tile, plain({value}), mask=alive)")
                 continue
             name, width = self.medium(i)
             if name in stored:
@@ -159,31 +181,35 @@ class Products(Source):
                 self.store(
                     self.step_of(name, width, "(step - start * all_rows)"), self.clean(node.args[0]), size, width
                 )
-        if stored or any(True for _ in readers):
+        if readers:
             self.line("tl.debug_barrier()  # stored before anything is awaited")
 
-    def partial(self, i: int) -> str:
-        """Where this step's parts of a mean lie, (tiles, rows)."""
-        return f"{self.array(f'mean{i}', True)} + (t - start) * (TILES * all_rows)"
+    def parts_of_mean(self, i: int, rows: str) -> str:
+        """Where this step's parts of a mean lie, one of each tile; the means of a level lie side by side, so that one
+        address serves all."""
+        level = self.level[i]
+        means = [j for j in self.live if self.level[j] == level and self.nodes[j].op == "mean" and self.exchanges(j)]
+        name, width = self.array(f"means{level}x{len(means)}", True), f"({len(means)} * TILES)"
+        return f"{name} + ((t - start) * all_rows + {rows}) * {width} + {means.index(i)} * TILES"
 
     def clean(self, i: int) -> str:
         return f"plain({self.full(i)}).to(D)"
 
     def exchange(self, nodes: Sequence[int]) -> None:
         """Make the nodes that read a value of all units; the gates that project one value are one reading."""
-        done: set[int] = set()
+        means = [i for i in nodes if self.nodes[i].op == "mean"]
+        for i in means:
+            self.line(f"each = tl.arange(0, {1 << (self.tiling.tiles - 1).bit_length()})[None, :]")
+            self.line(f"there{i} = {self.parts_of_mean(i, 'rows')} + each")
+            self.line(f"a{i} = tl.load(there{i}, mask=live & (each < TILES), other=0.0, volatile=True)")
+        for i in means:
+            with self.block(f"while missing(a{i}):"):
+                self.line(f"a{i} = tl.load(there{i}, mask=live & (each < TILES), other=0.0, volatile=True)")
+            self.line(f"v{i} = tl.sum(a{i}, 1)[:, None] / {self.sizes[self.nodes[i].args[0]]}", self.named(i))
+        done: set[int] = set(means)
         for i in nodes:
             node = self.nodes[i]
-            if node.op == "mean":
-                size, count = self.sizes[node.args[0]], 1 << (self.tiling.tiles - 1).bit_length()
-                self.line(f"each = tl.arange(0, {count})[None, :]")
-                self.line(f"there = {self.partial(i)} + each * all_rows + rows")
-                load = f"a{i} = tl.load(there, mask=live & (each < TILES), other=0.0, volatile=True)"
-                self.line(load)
-                with self.block(f"while missing(a{i}):"):
-                    self.line(load)
-                self.line(f"v{i} = tl.sum(a{i}, 1)[:, None] / {size}")
-            elif i not in done:
+            if i not in done:
                 together = [
                     j for j in nodes if self.nodes[j].op == node.op == "project" and self.nodes[j].args == node.args
                 ]

@@ -20,7 +20,7 @@ L2_RATE_OF_ALL = 3100  # that all read together
 RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}
 RESERVED = 12 * 1024  # bytes of shared memory for exchanges among a program's threads
 REGISTERS = 64  # of a thread, for what is read ahead
-PARTS = 16  # of what a step's products read; each is written out, and with more compiling takes too long
+PARTS = 12  # of what a step reads; each is written out, and with more of them compiling takes too long
 SUMS = 96  # of a thread, for products; with more of either the compiler spills them to memory
 
 
@@ -139,6 +139,6 @@ def choose(work: Work, device: Device) -> tuple[Tiling, ...]:
     def rank(pair: tuple[float, Tiling]) -> tuple[object, ...]:
         cycles, tiling = pair
         parts = work.operands * -(-max(work.hidden, work.output) // tiling.depth)
-        return parts > PARTS, cycles, tiling.warps, tiling.rows, tiling.units
+        return max(parts, PARTS), cycles, tiling.warps, tiling.rows, tiling.units
 
     return tuple(tiling for _, tiling in sorted(candidates(work, device), key=rank))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import linecache
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -230,6 +231,8 @@ def forward(
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
     kernel, tiles = prepare(graph, inputs, False, extras, keep)
     arrays = _common(inputs, inputs.states)
+    for k in range(len(inputs.states)):  # a NaN of the caller's must not be the one that means "not there yet"
+        arrays[f"first{k}"] = arrays[f"first{k}"].nan_to_num(math.nan, math.inf, -math.inf)
     count = len(inputs.states) if keep else 1
     for k, state in enumerate(inputs.states):
         if f"new{k}" in kernel.arrays:

@@ -80,7 +80,8 @@ def power(a, b):
     whole = tl.floor(y) == y
     odd = whole & (tl.floor(y * 0.5) * 2.0 != y)
     p = tl.where(size == 1.0, 1.0, tl.exp(y * tl.log(size)))
-    p = tl.where(x < 0.0, tl.where(odd, -p, tl.where(whole, p, float("nan"))), p)
+    p = tl.where(odd & (x.to(tl.int64, bitcast=True) < 0), -p, p)  # -0.0 is one of the negative
+    p = tl.where((x < 0.0) & (size < float("inf")) & (whole == 0), float("nan"), p)
     return tl.where((y == 0.0) | (x == 1.0), 1.0, p).to(dtype)
 
 

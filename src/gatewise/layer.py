@@ -266,7 +266,7 @@ class Layer(nn.Module):
     def _inputs(self, x: Tensor, states: tuple[Tensor, ...], resets: Tensor, active: Tensor, suffix: str) -> Inputs:
         """What one layer's scan in one direction reads, with the input itself for x."""
         dtype = states[0].dtype
-        weights = (w.to(dtype) for w in self._recurrent_weights(suffix))
+        weight_hh, bias_hh, weight_hr, vectors = (w.to(dtype) for w in self._recurrent_weights(suffix))
         initial = self._initial(suffix, resets).to(dtype)
         sizes = {"H": self.hidden_size, "P": self._output_size}
         masks = draw_masks(self._running_cell, x.shape[0], x.shape[1], sizes, states[0])
@@ -278,7 +278,7 @@ class Layer(nn.Module):
                 # since a size of T-1 would make torch.compile treat T = 2 apart.)
                 first = torch.arange(resets.shape[0], device=resets.device).unsqueeze(1) == 0
                 resets = resets.flip(0).roll(1, 0) & ~first
-        return Inputs(x, *weights, initial, states, resets, active, masks)
+        return Inputs(x, weight_hh, bias_hh, weight_hr, vectors, initial, states, resets, active, masks)
 
     def _recurrent_weights(self, suffix: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """weight_hh, bias_hh, weight_hr and the learned vectors; empty or zero where the cell has none."""

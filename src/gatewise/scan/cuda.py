@@ -98,8 +98,8 @@ def precision(like: Tensor) -> str:
 
 @lru_cache(maxsize=16)
 def _properties(index: int) -> Device:
-    properties = torch.cuda.get_device_properties(index)
-    return Device(properties.multi_processor_count, properties.shared_memory_per_block_optin)
+    properties = importlib.import_module("triton.runtime.driver").driver.active.utils.get_device_properties(index)
+    return Device(properties["multiprocessor_count"], properties["max_shared_mem"])
 
 
 def device_of(like: Tensor) -> Device:
@@ -216,11 +216,33 @@ def _rows(inputs: Inputs) -> Inputs:
     return inputs if inputs.x.stride(2) == 1 else inputs._replace(x=inputs.x.contiguous())
 
 
-def prepare(graph: Graph, inputs: Inputs, backward: bool, extras: Sequence[int], keep: bool) -> tuple[Kernel, Tiling]:
-    """The kernel, divided in the best way."""
+def run(
+    graph: Graph, inputs: Inputs, backward: bool, extras: Sequence[int], keep: bool, arrays: dict[str, Tensor]
+) -> None:
+    """Run all steps, divided in the best way that the device can run; what the kernel stores is added to arrays."""
     wish = _wish(graph, inputs, backward, extras, keep)
-    tiles = tilings(graph, inputs, backward)[0]
-    return write(wish, tiles), tiles
+    found = tilings(graph, inputs, backward)
+    for tiles in found:
+        if (wish, tiles) in _too_large and tiles is not found[-1]:
+            continue
+        kernel = write(wish, tiles)
+        _allocate(graph, inputs, kernel, tiles, arrays)
+        try:
+            launch(kernel, tiles, arrays, inputs, backward)
+            return
+        except _out_of_resources():
+            _too_large.add((wish, tiles))
+            if tiles is found[-1]:
+                raise
+
+
+_too_large: set[tuple[Wish, Tiling]] = set()  # what the compiler made needs more shared memory than was reckoned
+
+
+@lru_cache(maxsize=1)
+def _out_of_resources() -> type[Exception]:
+    error: type[Exception] = importlib.import_module("triton.runtime.errors").OutOfResources
+    return error
 
 
 def forward(
@@ -229,20 +251,14 @@ def forward(
     """Run T steps; see `reference.forward`."""
     inputs = _rows(inputs)
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
-    kernel, tiles = prepare(graph, inputs, False, extras, keep)
     arrays = _common(inputs, inputs.states)
     for k in range(len(inputs.states)):  # a NaN of the caller's must not be the one that means "not there yet"
         arrays[f"first{k}"] = arrays[f"first{k}"].nan_to_num(math.nan, math.inf, -math.inf)
-    count = len(inputs.states) if keep else 1
-    for k, state in enumerate(inputs.states):
-        if f"new{k}" in kernel.arrays:
-            arrays[f"new{k}"] = like.new_empty(steps, batch, state.shape[1])
     for k, i in enumerate(extras):
         arrays[f"keep{k}"] = like.new_empty(steps, batch, inputs.kept_width(graph, i))
-    _scratch(graph, inputs, kernel, tiles, arrays)
-    launch(kernel, tiles, arrays, inputs, False)
+    run(graph, inputs, False, extras, keep, arrays)
     finals = tuple(arrays[f"carry{k}"].to(like.dtype) for k in range(len(inputs.states)))
-    columns = [arrays[f"new{k}"] for k in range(count)]
+    columns = [arrays[f"new{k}"] for k in range(len(finals) if keep else 1)]
     return finals, (*columns, *(arrays[f"keep{k}"] for k in range(len(extras))))
 
 
@@ -257,7 +273,6 @@ def reverse(
     inputs = _rows(inputs)
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
     plan, states = backward_plan(graph), len(graph.states)
-    kernel, tiles = prepare(graph, inputs, True, (), True)
     arrays = _common(inputs, g_states)
     totals = []
     if inputs.resets.shape[0]:
@@ -268,17 +283,20 @@ def reverse(
     arrays.update((f"seed{k}", g.contiguous()) for k, g in enumerate(g_seen))
     for c, column in enumerate(plan.columns):
         arrays[f"column{c}"] = like.new_empty(steps, batch, column.width(inputs))
-    _scratch(graph, inputs, kernel, tiles, arrays)
-    launch(kernel, tiles, arrays, inputs, True)
+    run(graph, inputs, True, (), True, arrays)
     dtype = like.dtype
     initial = torch.cat(totals, 1).to(dtype) if totals else like.new_zeros(batch, inputs.initial.shape[-1])
     columns = tuple(arrays[f"column{c}"] for c in range(len(plan.columns)))
     return Gradients(tuple(arrays[f"carry{k}"].to(dtype) for k in range(states)), initial, columns)
 
 
-def _scratch(graph: Graph, inputs: Inputs, kernel: Kernel, tiles: Tiling, arrays: dict[str, Tensor]) -> None:
-    """Add the buffers that only exchanges need: for all steps, or for as many as there is room."""
+def _allocate(graph: Graph, inputs: Inputs, kernel: Kernel, tiles: Tiling, arrays: dict[str, Tensor]) -> None:
+    """Add the new states of all steps, and the buffers that only exchanges need: for all steps, or for as many as there
+    is room."""
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
+    for k, state in enumerate(inputs.states):
+        if (name := f"new{k}") in kernel.arrays and name not in arrays:
+            arrays[name] = like.new_empty(steps, batch, state.shape[1])
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
     for name in kernel.exchanged:
         if name.startswith("whole"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -64,23 +64,39 @@ class Inputs(NamedTuple):
         if self.weight_hr.dim() == 2:
             return [self]
         count = self.groups
-        weights = zip(*(w.unbind(0) for w in self[1 : 1 + WEIGHTS]), strict=True)
-        x, resets, active = (t.chunk(count, 1) if t.numel() else (t,) * count for t in (self.x, *self[7:9]))
-        states = [s.chunk(count, 0) for s in self.states]
-        masks = [m.chunk(count, m.dim() - 2) for m in self.masks]
-        return [
-            Inputs(x[d], *own, tuple(s[d] for s in states), resets[d], active[d], tuple(m[d] for m in masks))
-            for d, own in enumerate(weights)
-        ]
+
+        def part(d: int, tensor: Tensor, batch: int | None) -> Tensor:
+            if batch is None:
+                return tensor[d]
+            return tensor.chunk(count, batch)[d] if tensor.numel() else tensor
+
+        return [self._each(partial(part, d)) for d in range(count)]
 
     @staticmethod
     def together(groups: Sequence[Inputs]) -> Inputs:
         """The inverse of `by_group`."""
-        weights = [torch.stack(own) for own in zip(*(g[1 : 1 + WEIGHTS] for g in groups), strict=True)]
-        x, resets, active = (torch.cat([g[k] for g in groups], 1) for k in (0, 7, 8))
-        states = tuple(torch.cat(parts) for parts in zip(*(g.states for g in groups), strict=True))
-        masks = tuple(torch.cat(parts, parts[0].dim() - 2) for parts in zip(*(g.masks for g in groups), strict=True))
-        return Inputs(x, *weights, states, resets, active, masks)
+        parts = iter(zip(*(g.flat() for g in groups), strict=True))
+
+        def join(_: Tensor, batch: int | None) -> Tensor:
+            each = next(parts)
+            return torch.stack(each) if batch is None else torch.cat(each, batch) if each[0].numel() else each[0]
+
+        return groups[0]._each(join)
+
+    def _each(self, change: Callable[[Tensor, int | None], Tensor]) -> Inputs:
+        """The inputs with each tensor changed, in the order of `flat`, knowing its batch's axis: None of a weight."""
+        return Inputs(
+            change(self.x, 1),
+            change(self.weight_hh, None),
+            change(self.bias_hh, None),
+            change(self.weight_hr, None),
+            change(self.vectors, None),
+            change(self.initial, None),
+            tuple(change(s, 0) for s in self.states),
+            change(self.resets, 1),
+            change(self.active, 1),
+            tuple(change(m, m.dim() - 2) for m in self.masks),
+        )
 
     def width(self, graph: Graph, node: int) -> int:
         """The size of one of the cell's values: H or P; a constant is as wide as what it becomes, H."""

@@ -156,12 +156,7 @@ class Writer(Products):
 
     def states(self) -> None:
         """The states before the step, after resets."""
-        wish, begin = self.wish, 0
-        offsets = []
-        for size in self.state_sizes:
-            offsets.append(begin)
-            begin += wish.hidden if size == "H" else wish.output
-        self.offsets = offsets
+        wish = self.wish
         needed = {self.nodes[i].key for i in self.live if self.nodes[i].op == "state"}
         for k, (state, size) in enumerate(zip(self.cell.states, self.state_sizes, strict=True)):
             if wish.backward:
@@ -173,11 +168,8 @@ class Writer(Products):
                 self.before(k, size)
             if wish.resets:
                 low = size.lower()
-                fresh = f"{self.array('initial')} + {offsets[k]} + {low}s, mask=in_{low}, other=0.0"
+                fresh = f"{self.array('initial')} + {self.offsets[k]} + {low}s, mask=in_{low}, other=0.0"
                 self.line(f"s{k} = tl.where(reset, tl.load({fresh}).to(F), s{k})")
-
-    def reads(self, i: int) -> str:
-        return self.nodes[self.nodes[i].args[0]].key
 
     def before(self, k: int, size: str) -> None:
         """Where the states before the step lie."""
@@ -227,9 +219,6 @@ class Writer(Products):
         else:
             self.line(f"v{i} = {self.expression(i)}", self.named(i))
 
-    def named(self, i: int) -> str:
-        return next((name for name, j in self.graph.names if j == i), "")
-
     def expression(self, i: int) -> str:
         node = self.nodes[i]
         if node.op == "mean":  # of what all units share already
@@ -248,7 +237,7 @@ class Writer(Products):
                 value = self.full(i)
                 if wish.active:
                     seed = self.step_of(self.array("seed0"), self.state_sizes[0])
-                    kept = f"g{k} + {self.load(seed, *self.state_sizes[:1] * 2)}" if k == 0 else f"g{k}"
+                    kept = f"g{k} + {self.load(seed, self.state_sizes[0], self.state_sizes[0])}" if k == 0 else f"g{k}"
                     value = f"tl.where(taken, {value}, {kept})"
                 self.line(f"next{k} = {value}")
             for c in range(len(self.plan.columns)):

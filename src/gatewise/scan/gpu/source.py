@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
@@ -106,6 +107,8 @@ class Source:
             roots = [*self.made, *wish.extras]
         self.live = closure(graph.nodes, roots)
         self.state_sizes = cell.state_sizes
+        widths = [wish.hidden if size == "H" else wish.output for size in self.state_sizes]
+        self.offsets = list(accumulate(widths[:-1], initial=0))  # of each state in `Inputs.initial`
         self.lines: list[str] = []
         self.depth = 0
         self.arrays: dict[str, None] = {}
@@ -138,6 +141,10 @@ class Source:
         node = self.nodes[i]
         return node.op in PRODUCTS and not self.wish.backward and self.nodes[node.args[0]].op == "state"
 
+    def reads(self, i: int) -> str:
+        """The name of the leaf that a product reads."""
+        return self.nodes[self.nodes[i].args[0]].key
+
     def find_kinds(self) -> dict[int, str]:
         """The shape of each node's value: a tile, a row (1, units), a column (rows, 1) or a number."""
         kinds: dict[int, str] = {}
@@ -155,6 +162,10 @@ class Source:
             else:
                 kinds[i] = "tile"
         return kinds
+
+    def named(self, i: int) -> str:
+        """The name that the cell's author gave a node, if any."""
+        return next((name for name, j in self.graph.names if j == i), "")
 
     # --- text ----------------------------------------------------------------------------------------
 

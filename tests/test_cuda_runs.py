@@ -15,14 +15,14 @@ import pytest
 import torch
 from helpers import assert_close
 from test_recording import recorded
-from tiled import DOUBLE, SINGLE, SPREAD, THREE, TURNS, compare, make, name_of, results_of, states, tiled
+from tiled import DOUBLE, SINGLE, THREE, TURNS, compare, make, name_of, results_of, states, tiled
 from tolerances import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 import gatewise
 from gatewise import cells
-from gatewise.scan import cuda, executors, reference
+from gatewise.scan import cuda, reference
 from gatewise.scan.gpu.kernel import write
 from gatewise.scan.gpu.source import Tiling, Wish
 from gatewise.scan.plan import Inputs, backward_plan
@@ -41,12 +41,11 @@ def batch_of(steps: int, batch: int = 3) -> tuple[Tensor, dict[str, Tensor]]:
     return x, {"lengths": lengths, "resets": torch.rand(steps, batch) > 0.6}
 
 
-@pytest.mark.parametrize("tiling", [SINGLE, THREE], ids=name_of)
-@pytest.mark.parametrize("dtype", TYPES)
-def test_all_types(dtype: torch.dtype, tiling: Tiling) -> None:
-    for cell in (cells.gru, cells.lstm_projected):
-        layer = make(cell, 3, 5, dtype=dtype)
-        compare(layer, batch_of(3)[0].to(dtype), tiling, TYPES[dtype], hx=states(layer, 3))
+@pytest.mark.parametrize(("cell", "tiling"), [(cells.lstm_projected, SINGLE), (cells.gru_reset_before, THREE)])
+@pytest.mark.parametrize("dtype", [dtype for dtype in TYPES if dtype is not DOUBLE])
+def test_all_types(dtype: torch.dtype, cell: gatewise.Graph, tiling: Tiling) -> None:
+    layer = make(cell, 3, 5, dtype=dtype)
+    compare(layer, batch_of(3)[0].to(dtype), tiling, TYPES[dtype], hx=states(layer, 3))
 
 
 # --- launches and exchanges ------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ def test_every_element_is_written_and_none_is_read_before() -> None:
                 compare(layer, x, THREE if k < 2 and memory is random else SINGLE, FLOAT64, **sequences)
 
 
-@pytest.mark.parametrize("tiling", SPREAD, ids=name_of)
+@pytest.mark.parametrize("tiling", [THREE, TURNS], ids=name_of)
 def test_the_order_of_programs_changes_no_bit(tiling: Tiling) -> None:
     x, sequences = batch_of(3)
     layer = make(cells.gru_reset_before, 3, 5, learn_state=True, dtype=torch.float32)
@@ -121,9 +120,7 @@ def test_nan_and_infinity_come_out_as_in_the_reference(cell: gatewise.Graph, dty
     p = {name: parameter.detach().to(dtype) for name, parameter in layer.named_parameters()}
     vectors = torch.stack([p[f"{name}_l0"] for name in cell.vectors]) if cell.vectors else h.new_empty(0, 5)
     none, never = h.new_empty(0), torch.empty(0, 0, dtype=torch.bool)
-    inputs = Inputs(
-        x, p["weight_hh_l0"], p["bias_hh_l0"], h.new_empty(0, 5), vectors, none, (h,), never, never, ()
-    )
+    inputs = Inputs(x, p["weight_hh_l0"], p["bias_hh_l0"], h.new_empty(0, 5), vectors, none, (h,), never, never, ())
     made = []
     for run in (cuda, reference):
         with tiled(THREE) if run is cuda else nullcontext():
@@ -170,16 +167,15 @@ def test_watched_nodes(tiling: Tiling) -> None:
 
 
 def test_derivatives_go_on_through_the_reference() -> None:
-    layer = make(cells.gru, 2, 3)
+    layer = make(cells.rnn, 1, 2)
     layer.executor = "cuda"
     names = [name for name, _ in layer.named_parameters()]
 
     def run(x: Tensor, h: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         return functional_call(layer, dict(zip(names, weights, strict=True)), (x, h))
 
-    variables = [t.requires_grad_() for t in (torch.randn(2, 2, 2, dtype=DOUBLE), *states(layer, 2))]
+    variables = [t.requires_grad_() for t in (torch.randn(2, 1, 1, dtype=DOUBLE), *states(layer, 1))]
     with tiled(SINGLE):
-        assert torch.autograd.gradcheck(run, (*variables, *layer.parameters()), fast_mode=True)
         assert torch.autograd.gradgradcheck(run, (*variables, *layer.parameters()), fast_mode=True)
 
 

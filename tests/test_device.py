@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-triton = pytest.importorskip("triton")  # made for Linux alone
+pytest.importorskip("triton")  # made for Linux alone
 
-import triton.language as tl  # noqa: E402
-from tiled import tiled  # noqa: E402
-from torch import Tensor  # noqa: E402
-from triton.runtime.interpreter import interpreter_builder  # noqa: E402
+import triton
+import triton.language as tl
+from tiled import tiled
+from torch import Tensor
+from triton.runtime.interpreter import interpreter_builder
 
-from gatewise.scan import cuda  # noqa: E402
-from gatewise.scan.gpu import device  # noqa: E402
+from gatewise.scan import cuda
+from gatewise.scan.gpu import device
 
 pytestmark = pytest.mark.skipif(not cuda.interpreted(), reason="Triton compiles here, for a GPU")
 
@@ -47,10 +48,13 @@ def run(function: Any, *arguments: Tensor) -> Tensor:
     padded = [torch.nn.functional.pad(a, (0, size - count)) for a in arguments]
     y = torch.empty_like(padded[0])
     # A GPU's minimum and maximum give the other number if one is NaN; the interpreter's give NaN.
-    with tiled(None), mock.patch.multiple(
-        type(interpreter_builder),
-        create_minnumf=lambda self, a, b: self.binary_op(a, b, np.fmin),
-        create_maxnumf=lambda self, a, b: self.binary_op(a, b, np.fmax),
+    with (
+        tiled(None),
+        mock.patch.multiple(
+            type(interpreter_builder),
+            create_minnumf=lambda self, a, b: self.binary_op(a, b, np.fmin),
+            create_maxnumf=lambda self, a, b: self.binary_op(a, b, np.fmax),
+        ),
     ):
         kernel_of(function, len(arguments))[(1,)](y, *padded, size)
     return y[:count]

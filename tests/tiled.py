@@ -20,10 +20,10 @@ from gatewise.scan.gpu.tiling import Device
 
 pytest.importorskip("triton")  # made for Linux alone
 
-import numpy as np  # noqa: E402
-import triton.language as tl  # noqa: E402
-from lockstep import lockstep  # noqa: E402
-from triton.runtime import interpreter  # noqa: E402
+import numpy as np
+import triton.language as tl
+from lockstep import lockstep
+from triton.runtime import interpreter
 
 DOUBLE = torch.float64
 # One program has all units of its rows, here up to 8; a product's sum in one part, or in two.

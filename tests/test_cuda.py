@@ -65,7 +65,7 @@ MEANS = [means_multiplied, state_of_means, mean_projected, mean_projected_twice]
 ALL = [*BUILT_IN, *USERS, *CHANGED, *MEANS]
 
 
-def batch_of(steps: int = 3, batch: int = 3, inputs: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(steps: int, batch: int = 3, inputs: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """x, lengths and resets."""
     torch.manual_seed(1)
     lengths = torch.randint(1, steps + 1, (batch,))
@@ -73,27 +73,27 @@ def batch_of(steps: int = 3, batch: int = 3, inputs: int = 3) -> tuple[Tensor, T
 
 
 def each_cell_once(which: int) -> list[Any]:
-    """Every cell divided in every way nightly; otherwise not divided, and in one of the ways."""
+    """Every cell divided in every way nightly; else, of two tests, not divided in one, and in one way in the other."""
     cases = []
     for k, cell in enumerate(ALL):
         usual = SINGLE if k % 2 == which else SPREAD[k // 2 % len(SPREAD)]
         for tiling in (SINGLE, SINGLE_SPLIT, *SPREAD):
-            marks = () if tiling is usual else pytest.mark.slow
-            cases.append(pytest.param(cell, tiling, id=f"{cell.name}-{name_of(tiling)}", marks=marks))
+            steps, marks = (2, ()) if tiling is usual else (4, pytest.mark.slow)
+            cases.append(pytest.param(cell, tiling, steps, id=f"{cell.name}-{name_of(tiling)}", marks=marks))
     return cases
 
 
-@pytest.mark.parametrize(("cell", "tiling"), each_cell_once(0))
-def test_cells_with_lengths_and_resets(cell: gatewise.Graph, tiling: Tiling) -> None:
+@pytest.mark.parametrize(("cell", "tiling", "steps"), each_cell_once(0))
+def test_cells_with_lengths_and_resets(cell: gatewise.Graph, tiling: Tiling, steps: int) -> None:
     layer = make(cell, 3, 5, learn_state=True)
-    x, lengths, resets = batch_of()
+    x, lengths, resets = batch_of(steps)
     compare(layer, x, tiling, FLOAT64, hx=states(layer, 3), lengths=lengths, resets=resets)
 
 
-@pytest.mark.parametrize(("cell", "tiling"), each_cell_once(1))
-def test_cells_alone(cell: gatewise.Graph, tiling: Tiling) -> None:
+@pytest.mark.parametrize(("cell", "tiling", "steps"), each_cell_once(1))
+def test_cells_alone(cell: gatewise.Graph, tiling: Tiling, steps: int) -> None:
     layer = make(cell, 3, 5)
-    compare(layer, batch_of()[0], tiling, FLOAT64)
+    compare(layer, batch_of(steps)[0], tiling, FLOAT64)
 
 
 # --- random cells, and every op ------------------------------------------------------------------------

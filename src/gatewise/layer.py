@@ -1,7 +1,8 @@
 """What every layer does: layers of a cell over a sequence, in one or two directions, from the parameters by name.
 
 From here it is two hops to the arithmetic: a layer calls `scan/fused.py`, which has the C++ kernels run the cell's
-graph (cells.py) step by step, or goes by its stages to another executor, such as scan/reference.py, the specification.
+graph (cells.py) step by step, or goes by its stages to another executor: scan/cuda.py on a GPU, or scan/reference.py,
+the specification.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Layer(nn.Module):
     bidirectional: bool
     proj_size: int
     learn_state: bool = False
-    executor: str = "auto"  # what runs the steps; "reference" and "cpu" can be set, and fail where they can't run
+    executor: str = "auto"  # what runs the steps; "reference", "cpu" or "cuda" fails where it can't run
     _all_weights: list[list[str]]  # the names, as in torch.nn's layers
     _recorders: tuple[Any, ...] = ()  # of `gatewise.record`, while it is open
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gatewise.graph.graph import Graph, closure
+from gatewise.graph.ops import OPS
 from gatewise.scan.gpu import tiling
 from gatewise.scan.gpu.kernel import Writer, write
 from gatewise.scan.gpu.source import PRODUCTS, Kernel, Tiling, Wish
@@ -62,12 +63,20 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
         return f"the tensors are {like.dtype}, the Triton kernels have {', '.join(sorted(TYPES.values()))}"
     if like.device.type == "cuda" and (why := _unable(like.device)):
         return why
-    if why := unfit(graph, inputs, others):
+    if why := unfit(graph, inputs, others) or _unwritten(graph):
         return why
     for backward in (False, True):
         if not tilings(graph, inputs, backward):
             return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"
     return ""
+
+
+@lru_cache(maxsize=256)
+def _unwritten(graph: Graph) -> str:
+    """Which ops of a cell no kernel can have; empty if there are none."""
+    used = {node.op for g in (graph, backward_plan(graph).graph) for node in g.nodes if node.op in OPS}
+    missing = sorted(op for op in used if op != "mean" and not OPS[op].triton)
+    return f"no kernel for {', '.join(missing)}" if missing else ""
 
 
 def _unable(device: torch.device) -> str:
@@ -111,12 +120,16 @@ def tilings(graph: Graph, inputs: Inputs, backward: bool) -> tuple[Tiling, ...]:
     """How a scan could be divided, best first."""
     if force is not None:
         return (force,)
-    dtype, size = inputs.weight_hr.dtype, inputs.weight_hr.element_size()
-    rate = precision(inputs.weight_hr) if dtype is torch.float32 else "float64" if dtype is torch.float64 else "tensor"
-    groups = inputs.groups
+    return tiling.choose(work_of(graph, inputs, backward), device_of(inputs.weight_hr))
+
+
+def work_of(graph: Graph, inputs: Inputs, backward: bool) -> Work:
+    """What a step consists of."""
+    like, groups = inputs.weight_hr, inputs.groups
+    rate = "float64" if like.dtype is torch.float64 else "tensor"
+    rate = precision(like) if like.dtype is torch.float32 else rate
     sizes = inputs.x.shape[1] // groups, groups, inputs.hidden_size, inputs.projected_size, graph.projects_output
-    work = Work(*sizes, *_products(graph, backward), size, rate)
-    return tiling.choose(work, device_of(inputs.weight_hr))
+    return Work(*sizes, *_products(graph, backward), like.element_size(), rate)
 
 
 @lru_cache(maxsize=256)

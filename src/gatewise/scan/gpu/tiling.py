@@ -13,12 +13,14 @@ from functools import lru_cache
 from gatewise.scan.gpu.source import Tiling
 
 EXCHANGE = 1500  # cycles from a store until all others have read it, by way of the L2 cache
-CHECK = 150  # cycles to look for what is missing, a barrier among a program's threads included
-L2_RATE = 32  # bytes a cycle that one multiprocessor reads from the L2 cache
+CHECK = 200  # cycles for each part that is waited for: a look at every number, and barriers
+L2_RATE = 64  # bytes a cycle that one multiprocessor reads from the L2 cache
+L2_RATE_OF_ALL = 3100  # that all read together
 # Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
 RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}
 RESERVED = 12 * 1024  # bytes of shared memory for exchanges among a program's threads
 REGISTERS = 64  # of a thread, for what is read ahead
+PARTS = 16  # of what a step's products read; each is written out, and with more compiling takes too long
 SUMS = 96  # of a thread, for products; with more of either the compiler spills them to memory
 
 
@@ -107,8 +109,10 @@ def _candidate(
         ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
         rate = RATES[work.rate] * warps / 8
         multiplied = rows * (work.gates * units * work.output + work.projections * outputs * work.hidden) / rate
+        used = tiles * parts * work.groups
+        l2_rate = min(L2_RATE, L2_RATE_OF_ALL / min(used, device.processors))
         waited = 0 if alone else work.operands * max(terms)
-        read = (waited * operand + (blocks - resident) * block) / L2_RATE
+        read = (waited * operand + (blocks - resident) * block) / l2_rate
         turn = multiplied + max(read, multiplied * 0.25) + waited * CHECK + 300
         cycles = max(turns * turn, turn + (0 if alone else EXCHANGE * work.exchanges) + (turns - 1) * turn)
         waves = -(-row_tiles * work.groups // device.processors) if alone else 1
@@ -131,5 +135,10 @@ def _divisions(work: Work, rows: int, units: int, depth: int) -> Iterator[tuple[
 @lru_cache(maxsize=512)
 def choose(work: Work, device: Device) -> tuple[Tiling, ...]:
     """The tilings that fit, fastest by the model first; empty if none does."""
-    ranked = sorted(candidates(work, device), key=lambda pair: (pair[0], pair[1].warps, pair[1].rows, pair[1].units))
-    return tuple(tiling for _, tiling in ranked)
+
+    def rank(pair: tuple[float, Tiling]) -> tuple[object, ...]:
+        cycles, tiling = pair
+        parts = work.operands * -(-max(work.hidden, work.output) // tiling.depth)
+        return parts > PARTS, cycles, tiling.warps, tiling.rows, tiling.units
+
+    return tuple(tiling for _, tiling in sorted(candidates(work, device), key=rank))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from helpers import assert_close
 from test_recording import recorded
-from tiled import DOUBLE, SINGLE, THREE, TURNS, compare, make, name_of, results_of, states, tiled
+from tiled import DOUBLE, SINGLE, THREE, TURNS, compare, lockstep, make, name_of, results_of, states, tiled
 from tolerances import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
@@ -46,6 +46,20 @@ def batch_of(steps: int, batch: int = 3) -> tuple[Tensor, dict[str, Tensor]]:
 def test_all_types(dtype: torch.dtype, cell: gatewise.Graph, tiling: Tiling) -> None:
     layer = make(cell, 3, 5, dtype=dtype)
     compare(layer, batch_of(2)[0].to(dtype), tiling, TYPES[dtype], hx=states(layer, 3))
+
+
+def test_how_work_is_divided_unless_a_test_says_so() -> None:
+    for cell in (cells.gru, cells.lstm_projected):
+        compare(make(cell, 3, 5), batch_of(2)[0], None, FLOAT64)
+
+
+@pytest.mark.slow
+def test_a_layer_that_one_program_can_not_hold() -> None:
+    layer, x = make(cells.gru_reset_before, 3, 264, dtype=torch.float32), batch_of(2)[0].float()
+    with lockstep():
+        made = results_of(layer, "cuda", x)
+    for a, b in zip(made, results_of(layer, "reference", x), strict=True):
+        assert_close(a, b, 10 * FLOAT32)
 
 
 # --- launches and exchanges ------------------------------------------------------------------------------
@@ -219,6 +233,11 @@ def test_what_can_not_run_is_refused_with_a_reason() -> None:
         layer(x, torch.zeros(1, 1, 5, dtype=DOUBLE).as_subclass(Subclass))
     with pytest.raises(RuntimeError, match="'cuda' can't run gru: there is nothing to compute"):
         layer(x[:, :0])
+    tiny = torch.zeros(0, 5, dtype=torch.float8_e5m2)
+    names = "bfloat16, float16, float32, float64"
+    assert cuda.why_not(cells.gru, Inputs(*[tiny] * 6, (tiny,), tiny, tiny, ())) == (
+        f"the tensors are torch.float8_e5m2, the Triton kernels have {names}"
+    )
 
 
 WITHOUT = """

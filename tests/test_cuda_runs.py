@@ -16,7 +16,7 @@ import torch
 from helpers import assert_close
 from test_recording import recorded
 from tiled import DOUBLE, SINGLE, THREE, TURNS, compare, lockstep, make, name_of, results_of, states, tiled
-from tolerances import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from tolerances import BFLOAT16, FLOAT32, FLOAT64, HALF
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
@@ -29,7 +29,7 @@ from gatewise.scan.plan import Inputs, backward_plan
 
 pytestmark = pytest.mark.skipif(not cuda.interpreted(), reason="Triton compiles here, for a GPU")
 
-TYPES = {torch.float64: FLOAT64, torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
+TYPES = {torch.float64: FLOAT64, torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: HALF}
 BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 NORMED = gatewise.layer_norm(cells.gru_reset_before)
 

@@ -16,5 +16,5 @@ HARDSIGMOID = 1e-8
 # float32 against another float32 computation: 24 bits of mantissa, some ten steps of sums over a few units.
 FLOAT32 = 1e-5
 
-# float16 has 11 bits of mantissa: 0.05 % a rounding, a few of which add up over five steps.
-FLOAT16 = 0.01
+# Products of tf32 have 11 bits of mantissa, as float16 has: 0.05 % a rounding, over tens of steps.
+HALF = 0.01

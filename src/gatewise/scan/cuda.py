@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import linecache
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -65,6 +64,9 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
         return why
     if why := unfit(graph, inputs, others) or _unwritten(graph):
         return why
+    widest = max(column.width(inputs) for column in backward_plan(graph).columns)
+    if (numbers := max(inputs.x.shape[1] * widest, inputs.weight_hh.numel())) >= 1 << 31:
+        return f"a step reads or makes {numbers} numbers, the Triton kernels count {(1 << 31) - 1} at most"
     for backward in (False, True):
         if not tilings(graph, inputs, backward):
             return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"
@@ -182,6 +184,8 @@ def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: 
     turns = -(-row_tiles // parts)
     begins = range(0, steps, length)
     options = {"num_warps": tiles.warps, "num_stages": 1, "launch_cooperative_grid": tiles.tiles > 1}
+    # A multiprocessor's 65536 are for one program; unasked, ptxas would spill some to make room for a second.
+    options["maxnreg"] = min(255, 65536 // (32 * tiles.warps))
     given = [arrays[name] for name in kernel.arrays]
     for begin in reversed(begins) if backward else begins:
         for buffer in scratch.values():
@@ -211,7 +215,9 @@ def _common(inputs: Inputs, states: Sequence[Tensor]) -> dict[str, Tensor]:
     arrays = {name: getattr(inputs, name).contiguous() for name in ("weight_hh", "bias_hh", "weight_hr", "vectors")}
     arrays["x"] = inputs.x
     arrays["initial"] = inputs.initial.contiguous()
-    arrays["resets"], arrays["active"] = (t.contiguous().view(torch.uint8) for t in (inputs.resets, inputs.active))
+    # Not in bytes, as torch has them: Triton takes the smallest type that a product's operand comes from for its own,
+    # and would lay out 16-bit operands as if they were made of 8-bit ones, and the weights in registers (3.7).
+    arrays["resets"], arrays["active"] = (t.contiguous().to(torch.int32) for t in (inputs.resets, inputs.active))
     for k, (first, state) in enumerate(zip(inputs.states, states, strict=True)):
         arrays[f"first{k}"] = first.contiguous()
         arrays[f"carry{k}"] = state.to(wide(state.dtype), copy=True, memory_format=torch.contiguous_format)
@@ -265,8 +271,6 @@ def forward(
     inputs = _rows(inputs)
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
     arrays = _common(inputs, inputs.states)
-    for k in range(len(inputs.states)):  # a NaN of the caller's must not be the one that means "not there yet"
-        arrays[f"first{k}"] = arrays[f"first{k}"].nan_to_num(math.nan, math.inf, -math.inf)
     for k, i in enumerate(extras):
         arrays[f"keep{k}"] = like.new_empty(steps, batch, inputs.kept_width(graph, i))
     run(graph, inputs, False, extras, keep, arrays)

@@ -56,7 +56,7 @@ class Products(Source):
             split = f"tl.permute(tl.reshape({inside}, (ROWS, SPLITS, DEPTH_{inner} // SPLITS)), (1, 0, 2))"
             self.line(f"{values[n]} = {split if self.tiling.splits > 1 else inside}")
             return
-        self.wait(values[n], n)
+        self.wait(values[n], n, base.startswith("before"))
         if (later := n + self.tiling.ahead) < len(values):
             self.line(f"{values[later]} = {self.asked[later]}")
         self.after_reset(values[n], begin, inner, operand)
@@ -111,9 +111,10 @@ class Products(Source):
         if now:
             self.line(f"{value} = {self.asked[int(n)]}")
 
-    def wait(self, value: str, n: int) -> None:
-        """Read again and again until every program has stored its part."""
-        with self.block(f"while missing({value}):"):
+    def wait(self, value: str, n: int, before: bool) -> None:
+        """Read again and again until every program has stored its part; the states before the first step are there,
+        whatever their bits."""
+        with self.block(f"while missing({value}){' & (t > 0)' if before else ''}:"):
             self.line(f"{value} = {self.asked[n]}")
 
     def after_reset(self, value: str, begin: int, inner: str, operand: int) -> None:

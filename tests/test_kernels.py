@@ -1,0 +1,217 @@
+"""The GPU kernels as compiled for an H100: what the machine code shows of them where there is no GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from compile_kernels import Case
+from lockstep import lockstep
+
+import gatewise
+from gatewise.scan import cuda
+from gatewise.scan.gpu.source import Tiling
+
+SHARED = 227 * 1024  # bytes that a block of an H100 can have
+SPILL = 64  # bytes of a thread: some addresses, which cost tens of a step's thousands of cycles
+SCRIPT = Path(__file__).with_name("compile_kernels.py")
+DIRECTIONS = (False, True)
+
+
+def both(*cases: Case) -> list[Case]:
+    """Each case forward and backward."""
+    return [Case(**{**asdict(case), "backward": backward}) for case in cases for backward in DIRECTIONS]
+
+
+# Every built-in cell's way of exchanging, every type, and every way of dividing a step; sizes that H doesn't divide.
+SHORT = both(
+    Case("gru", 64, 16),
+    Case("gru", 768, 16),
+    Case("gru", 1024, 128),
+    Case("gru", 256, 64, "fp32", "tf32"),
+    Case("gru", 256, 16, "fp32"),
+    Case("gru", 200, 1, "fp64"),
+    Case("gru", 256, 16, ragged=True, groups=2),
+    Case("gru_reset_before", 256, 16),
+    Case("lstm", 200, 1024),
+    Case("lstm", 768, 16, "fp16"),
+    Case("lstm_peephole", 256, 1),
+    Case("lstm_projected", 256, 16, proj=64, ragged=True),
+    Case("rnn", 256, 16, change="layer_norm"),
+)
+CELLS = ("rnn", "gru", "gru_reset_before", "lstm", "lstm_peephole")
+LONG = both(
+    *(Case(cell, H, B) for cell in CELLS for H in (1, 64, 200, 256, 768, 1024, 2048) for B in (1, 16, 128, 1024)),
+    *(Case("lstm", H, B, type) for type in ("fp16", "fp64") for H in (64, 256, 768) for B in (1, 128)),
+    *(Case("gru", H, B, "fp32", p) for p in ("ieee", "tf32") for H in (64, 256, 768, 1024) for B in (1, 16, 128)),
+    *(Case("lstm_projected", H, B, proj=max(1, H // 4)) for H in (64, 256, 768) for B in (1, 128)),
+    *(Case("lstm", H, B, change="layer_norm") for H in (64, 256, 768) for B in (1, 128)),
+    *(Case("gru", H, B, ragged=True, groups=2) for H in (64, 256, 768) for B in (1, 128)),
+)
+
+
+def compiled(cases: list[Case], cache: Path) -> dict[Case, dict[str, Any]]:
+    """What is known of the cases' kernels, compiled in a process of its own, in which Triton doesn't interpret."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
+    ran = subprocess.run(
+        [sys.executable, SCRIPT],
+        input="\n".join(json.dumps(asdict(case)) for case in cases),
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return dict(zip(cases, map(json.loads, ran.stdout.splitlines()), strict=True))
+
+
+@lru_cache(maxsize=1)
+def linux_without(module: str) -> str:
+    """Why nothing can be compiled here; empty if it can."""
+    if sys.platform != "linux":
+        return "Triton is for Linux"
+    try:
+        __import__(module)
+    except ModuleNotFoundError:
+        return f"{module} is not installed"
+    return ""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def triton() -> None:
+    if why := linux_without("triton"):
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, dict[str, Any]]:
+    return compiled(SHORT, tmp_path_factory.mktemp("triton"))
+
+
+def check(kernels: dict[Case, dict[str, Any]], what: Callable[[Case, dict[str, Any]], Iterator[str]]) -> None:
+    """Fail with all that `what` finds wrong."""
+    found = [f"{case}: {wrong}" for case, facts in kernels.items() for wrong in what(case, facts)]
+    assert not found, "\n".join(found)
+
+
+def spilled(case: Case, facts: dict[str, Any]) -> Iterator[str]:
+    if facts["stack"] > SPILL or facts["local"]:
+        yield f"{facts['registers']} registers, {facts['stack']} bytes of stack, {facts['local']} of local memory"
+    if facts["shared"] > SHARED:
+        yield f"{facts['shared']} bytes of shared memory"
+
+
+def test_registers_and_shared_memory_suffice(kernels: dict[Case, dict[str, Any]]) -> None:
+    check(kernels, spilled)
+
+
+@pytest.mark.slow
+def test_registers_and_shared_memory_suffice_at_many_sizes(tmp_path: Path) -> None:
+    check(compiled(LONG, tmp_path), spilled)
+
+
+def test_one_kernel_runs_all_steps_and_calls_nothing(kernels: dict[Case, dict[str, Any]]) -> None:
+    def what(case: Case, facts: dict[str, Any]) -> Iterator[str]:
+        if facts["ptx"].count(".entry ") != 1:
+            yield "not one kernel"
+        if re.search(r"\bcall\b|vprintf|__assertfail", facts["ptx"]) or facts["scratch"]:
+            yield "calls a function, or needs memory of its own"
+        if facts["options"]["launch_cooperative_grid"] != (facts["tiling"]["tiles"] > 1):
+            yield "all programs must be there exactly if they wait for one another"
+
+    check(kernels, what)
+
+
+def test_weights_are_loaded_once_where_they_fit(kernels: dict[Case, dict[str, Any]]) -> None:
+    def what(case: Case, facts: dict[str, Any]) -> Iterator[str]:
+        tiling, (before, loop) = facts["tiling"], facts["ttgir"].split("scf.for", 1)
+        held = before.count("ttg.local_alloc")
+        if held != min(tiling["resident"], facts["blocks"]):
+            yield f"{held} blocks of weights are in shared memory, expected {tiling['resident']} of {facts['blocks']}"
+        if case.proj:
+            return
+        depth = tiling["depth"] if tiling["tiles"] > 1 else tiling["units"]
+        shape = [depth, tiling["units"]]
+        if tiling["splits"] > 1:
+            shape = [tiling["splits"], depth // tiling["splits"], tiling["units"]]
+        loads = [line for line in loop.splitlines() if "tt.load" in line and "isVolatile" not in line]
+        again = sum(f"tensor<{'x'.join(map(str, shape))}x!tt.ptr" in line for line in loads)
+        if again != max(0, facts["blocks"] - tiling["resident"]):
+            yield f"{again} blocks of weights are loaded at each step"
+
+    check(kernels, what)
+
+
+def test_what_programs_exchange_is_read_past_the_first_cache(kernels: dict[Case, dict[str, Any]]) -> None:
+    def what(case: Case, facts: dict[str, Any]) -> Iterator[str]:
+        awaited = facts["ttgir"].count("isVolatile = true")
+        if awaited != 2 * facts["source"].count("while missing("):
+            yield "each awaited value must be read before a loop and in it"
+        volatile, strong = facts["ptx"].count("ld.volatile.global"), facts["sass"].count("STRONG.SYS")
+        if (awaited > 0) != (volatile > 0) or (volatile > 0) != (strong > 0):
+            yield f"{awaited} awaited reads are {volatile} volatile ones and {strong} strong ones"
+        if "ld.global.nc" in facts["ptx"] or ".CONSTANT" in facts["sass"]:
+            yield "reads memory as if nobody stored to it"
+
+    check(kernels, what)
+
+
+def test_products_run_where_they_should(kernels: dict[Case, dict[str, Any]]) -> None:
+    units = {"bf16": r"HMMA\S*F32\.BF16|HGMMA", "fp16": r"HMMA\S*\.F32\b|HGMMA", "fp64": r"DMMA|DFMA"}
+
+    def what(case: Case, facts: dict[str, Any]) -> Iterator[str]:
+        tf32, unit = case.precision == "tf32", units.get(case.type)
+        if unit and not re.search(unit, facts["sass"]):
+            yield f"no {unit}"
+        if case.type == "fp32" and (re.search(r"HMMA\S*TF32|HGMMA", facts["sass"]) is not None) != tf32:
+            yield f"tensor cores, or none, in {case.precision}"
+
+    check(kernels, what)
+
+
+def test_another_process_finds_what_was_compiled(tmp_path: Path) -> None:
+    cases = both(Case("gru", 64, 16))
+    first = compiled(cases, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.cubin")}
+    again = compiled(cases, tmp_path)
+    assert len(files) == len(cases)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.cubin")} == files
+    assert [facts["hash"] for facts in again.values()] == [facts["hash"] for facts in first.values()]
+
+
+def test_sizes_of_a_call_compile_nothing_anew(tmp_path: Path) -> None:
+    """Of the numbers that a kernel is given only x's strides may matter, by whether 16 divides them."""
+    cases = [Case("gru", 64, B) for B in (16, 15, 2)]
+    made = compiled(cases, tmp_path)
+    assert len({facts["hash"] for facts in made.values()}) == 1
+
+
+def test_a_state_of_any_bits_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All bits set means "not there yet" among programs; the state before the first step may have such a NaN."""
+    monkeypatch.setattr(cuda, "force", Tiling(2, 2, 2, 3, False, 4, 2, 1, 99, 4))
+    layer, hx = gatewise.GRU(3, 5), torch.zeros(1, 2, 5)
+    hx.view(torch.int32)[0, 0, 1] = -1
+    layer.executor = "cuda"
+    with lockstep():
+        output = layer(torch.randn(3, 2, 3), hx)[0]
+    assert output[:, 0].isnan().all()
+    assert output[:, 1].isfinite().all()
+
+
+def test_more_numbers_than_offsets_can_hold_are_refused() -> None:
+    case = Case("gru", 2048, 349_526)  # x 3 x 2048 is just above 2**31
+    inputs = case.inputs(graph := case.graph())
+    like = torch.zeros(())
+    inputs = inputs._replace(weight_hr=like.expand(0, 2048))
+    assert "numbers" in cuda.why_not(graph, inputs)
+    smaller = Case("gru", 2048, 349_525).inputs(graph)._replace(weight_hr=like.expand(0, 2048))
+    assert cuda.why_not(graph, smaller) == ""

@@ -36,7 +36,7 @@ def expm1(a):
 def log1p(a):
     """log(1 + a) for a >= 0, likewise corrected."""
     u = 1.0 + a
-    return tl.where(u == 1.0, a, tl.log(u) * a / tl.where(u == 1.0, 1.0, u - 1.0))
+    return tl.where(u == 1.0, a, tl.log(u) * tl.where(u == a, 1.0, a / tl.where(u == 1.0, 1.0, u - 1.0)))
 
 
 @triton.jit
@@ -80,7 +80,9 @@ def power(a, b):
     whole = tl.floor(y) == y
     odd = whole & (tl.floor(y * 0.5) * 2.0 != y)
     p = tl.where(size == 1.0, 1.0, tl.exp(y * tl.log(size)))
-    p = tl.where(x < 0.0, tl.where(odd, -p, tl.where(whole, p, float("nan"))), p)
+    # -0.0 is negative, too; and Triton's -p is 0 - p, which has no -0.0.
+    p = tl.where(odd & (x.to(tl.int64, bitcast=True) < 0), p * -1.0, p)
+    p = tl.where((x < 0.0) & (size < float("inf")) & (whole == 0), float("nan"), p)
     return tl.where((y == 0.0) | (x == 1.0), 1.0, p).to(dtype)
 
 
@@ -88,7 +90,7 @@ def power(a, b):
 def softplus(a, beta, threshold):
     """log(1 + exp(beta a)) / beta, and a itself above the threshold, as torch has it."""
     b = beta * a
-    return tl.where(b > threshold, a, log1p(exp(tl.minimum(b, threshold))) / beta)
+    return tl.where(b > threshold, a, log1p(exp(tl.where(b > threshold, threshold, b))) / beta)
 
 
 @triton.jit

@@ -23,7 +23,8 @@ class Writer(Products):
     def write(self) -> Kernel:
         body = self.body()
         backward = self.wish.backward
-        name = f"{words(self.cell.name)}_{'backward' if backward else 'forward'}"
+        # No digit comes first, and no file that Triton keeps gets too long a name.
+        name = f"{'backward' if backward else 'forward'}_{words(self.cell.name)[:80]}"
         prologue = self.prologue()
         arguments = ", ".join([*self.arrays, *NUMBERS])
         title = f'"""{"Backward" if backward else "Forward"} scan, {self.wish.type}."""'

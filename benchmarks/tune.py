@@ -93,7 +93,7 @@ def main() -> int:
     words.add_argument("--json", type=Path, default=RESULTS)
     given = words.parse_args()
     if not torch.cuda.is_available():
-        print("tune.py: there is no CUDA device here")
+        print("tune.py measures on a CUDA device, and torch finds none")
         return 1
     known = {"device": torch.cuda.get_device_name(), "commit": commit(), "versions": versions("torch", "triton")}
     for batch, hidden in SIZES:

@@ -53,7 +53,7 @@ class Op:
     params: the numbers that it takes after its arguments, with their defaults (None: none given).
     boolean: it makes a comparison, not a number. conditions: which arguments must be comparisons.
     scalars: `run` takes Python numbers for constants; else they come as 0-dimensional tensors.
-    triton: the same in the GPU kernels, which have the functions of scan/device.py; {0} is the first argument.
+    triton: the same in the GPU kernels, which have the functions of scan/gpu/device.py; {0} is the first argument.
     """
 
     name: str
@@ -122,9 +122,9 @@ _ROWS = (
         (lambda g, a, b, y: g / b, lambda g, a, b, y: -(g * y / b)),
         Notation(Form("① / ②", QUOTIENT, (PRODUCT, POWER)), Form(r"\frac{①}{②}", PRODUCT, (ANY, ANY))),
         scalars=True,
-        triton="{0} / {1}",
+        triton="divide({0}, {1})",
     ),
-    Op("neg", torch.neg, (lambda g, a, y: -g,), forms("-①", "-①", SUM, (QUOTIENT,)), triton="-{0}"),
+    Op("neg", torch.neg, (lambda g, a, y: -g,), forms("-①", "-①", SUM, (QUOTIENT,)), triton="-1.0 * {0}"),
     Op(
         "pow",
         operator.pow,
@@ -208,7 +208,7 @@ _ROWS = (
         F.softsign,
         (lambda g, a, y: g / (1.0 + torch.abs(a)) ** 2.0,),
         call("softsign", meaning=("a / (1 + abs(a))", r"\frac{a}{1 + \left|a\right|}")),
-        triton="{0} / (1.0 + tl.abs({0}))",
+        triton="divide({0}, 1.0 + tl.abs({0}))",
     ),
     Op(
         "hardsigmoid",

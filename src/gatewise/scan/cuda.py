@@ -30,34 +30,41 @@ TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bf
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 SCRATCH = 1 << 28  # bytes of buffers that only an exchange needs, for as many steps as a launch then has
 STEPS = 1 << 15  # of a launch at most
-H100 = Device(132, 227 * 1024)  # which the interpreter stands for
+H100 = Device(132, 227 * 1024)
 force: Tiling | None = None  # tests choose
 
 
 @lru_cache(maxsize=1)
-def _device_functions() -> ModuleType | None:
-    """What kernels call, and Triton with it; None where there is no Triton."""
+def _device_functions() -> ModuleType | str:
+    """What kernels call, and Triton with it; or why there is none."""
     try:
+        triton = importlib.import_module("triton")
+        if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6):
+            return f"Triton is {triton.__version__}, the kernels need 3.6 or later"
         return importlib.import_module("gatewise.scan.gpu.device")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "triton":
+        if error.name is None or error.name.partition(".")[0] not in ("triton", "numpy"):  # its interpreter needs numpy
             raise
-        return None
+        name = error.name.partition(".")[0]
+        return f"{name} is not installed; torch's CUDA builds for Linux bring triton, elsewhere: pip install {name}"
 
 
 def interpreted() -> bool:
     """Whether Triton interprets kernels on the CPU, as TRITON_INTERPRET=1 has it do."""
     functions = _device_functions()
-    return functions is not None and not hasattr(functions.missing, "cache_key")
+    return not isinstance(functions, str) and not hasattr(functions.missing, "cache_key")
 
 
 def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> str:
     """Why these kernels can't run a scan; empty if they can."""
     like = inputs.weight_hr
+    if isinstance(why := _device_functions(), str):
+        return why
     if like.device.type != "cuda" and not (like.device.type == "cpu" and interpreted()):
-        return f"the tensors are on {like.device}, the Triton kernels run on a CUDA device"
-    if _device_functions() is None:
-        return "Triton is not installed; it comes with torch's CUDA builds for Linux, or: pip install triton"
+        return (
+            f"the tensors are on {like.device}, the Triton kernels run on a CUDA device, "
+            "or with TRITON_INTERPRET=1 set before Python starts on the CPU"
+        )
     if like.dtype not in TYPES:
         return f"the tensors are {like.dtype}, the Triton kernels have {', '.join(sorted(TYPES.values()))}"
     if like.device.type == "cuda" and (why := _unable(like.device)):
@@ -93,7 +100,8 @@ def _unable(device: torch.device) -> str:
 def reason(graph: Graph, inputs: Inputs) -> str:
     """What runs, in words."""
     like, chosen = inputs.weight_hr, tilings(graph, inputs, False)[0]
-    products = f", float32 products in {precision(like)}" if like.dtype is torch.float32 else ""
+    full = "tf32" if precision(like) == "tf32" else "full float32"
+    products = f", float32 products in {full}" if like.dtype is torch.float32 else ""
     where = " in Triton's interpreter" if interpreted() else ""
     return f"Triton kernels{where}{products}, tiles of {chosen.rows} rows x {chosen.units} units"
 
@@ -122,6 +130,8 @@ def tilings(graph: Graph, inputs: Inputs, backward: bool) -> tuple[Tiling, ...]:
     """How a scan could be divided, best first."""
     if force is not None:
         return (force,)
+    if interpreted():  # which runs a launch's programs one after the other, so none may wait for another
+        return (tiling.alone(inputs.hidden_size, inputs.projected_size),)
     return tiling.choose(work_of(graph, inputs, backward), device_of(inputs.weight_hr))
 
 

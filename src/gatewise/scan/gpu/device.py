@@ -14,13 +14,15 @@ import triton.language as tl
 def exp(a):
     """exp(a), the exponent split off in two parts (Cody and Waite 1980)."""
     if a.dtype == tl.float64:
-        return tl.exp(a)
-    n = tl.floor(tl.minimum(tl.maximum(a, -200.0), 200.0) * 1.4426950408889634 + 0.5)
-    rest = tl.fma(n, -0.693359375, a)
-    rest = tl.fma(n, 2.12194440e-4, rest)
-    half = tl.floor(n * 0.5)  # 2 ** n itself may not be a normal number where exp(a) is one
-    y = tl.exp2(rest * 1.4426950408889634) * tl.exp2(half) * tl.exp2(n - half)
-    return tl.where(a > 100.0, float("inf"), tl.where(a < -110.0, 0.0, y))
+        y = tl.exp(a)
+    else:
+        n = tl.floor(tl.minimum(tl.maximum(a, -200.0), 200.0) * 1.4426950408889634 + 0.5)
+        rest = tl.fma(n, -0.693359375, a)
+        rest = tl.fma(n, 2.12194440e-4, rest)
+        half = tl.floor(n * 0.5)  # 2 ** n itself may not be a normal number where exp(a) is one
+        y = tl.exp2(rest * 1.4426950408889634) * tl.exp2(half) * tl.exp2(n - half)
+        y = tl.where(a > 100.0, float("inf"), tl.where(a < -110.0, 0.0, y))
+    return y
 
 
 @triton.jit
@@ -37,6 +39,17 @@ def log1p(a):
     """log(1 + a) for a >= 0, likewise corrected."""
     u = 1.0 + a
     return tl.where(u == 1.0, a, tl.log(u) * tl.where(u == a, 1.0, a / tl.where(u == 1.0, 1.0, u - 1.0)))
+
+
+@triton.jit
+def divide(a, b):
+    """a / b, rounded once; Triton's own is 0 for b above 2 ** 126."""
+    a, b = tl.broadcast(a, b)
+    if a.dtype == tl.float64:
+        y = a / b
+    else:
+        y = tl.div_rn(a, b)
+    return y
 
 
 @triton.jit
@@ -65,8 +78,10 @@ def tanh(a):
 @triton.jit
 def sqrt(a):
     if a.dtype == tl.float64:
-        return tl.sqrt(a)
-    return tl.sqrt_rn(a)
+        y = tl.sqrt(a)
+    else:
+        y = tl.sqrt_rn(a)
+    return y
 
 
 @triton.jit

@@ -63,6 +63,12 @@ def power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
+def alone(hidden: int, output: int) -> Tiling:
+    """A tiling whose programs need nothing of one another, for an interpreter, to which all sizes are the same."""
+    units, outputs = power_of_two(max(hidden, 16)), power_of_two(max(output, 16))
+    return Tiling(16, units, outputs, 1, False, units, 1, 1, 1 << 10, 4)
+
+
 def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
     """The tilings that fit the device, each with the model's cycles for a step."""
     wide = max(work.hidden, work.output)

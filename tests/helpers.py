@@ -133,6 +133,9 @@ class Recipe:
         return gatewise.cell(gates=" ".join(self.gates))(scope["random_cell"])
 
 
+# A cell in which all of them occur, with two states, a vector and two gates.
+EVERY_OP = Recipe(("a", "b"), 2, 1, False, tuple((op, k, k + 3) for k, op in enumerate([*UNARY, *BINARY])))
+
 OP_NAMES = sorted([*UNARY, *BINARY, "project"])
 
 recipes = st.builds(

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 import torch
-from helpers import BINARY, UNARY, Recipe, assert_close, recipes
+from helpers import EVERY_OP, Recipe, assert_close, recipes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_cpu import (
@@ -139,9 +139,6 @@ def test_random_cells(tiling: Tiling) -> None:
 @given(recipes, SIZES, st.sampled_from([SINGLE, SINGLE_SPLIT, *SPREAD]), st.integers(0, 99))
 def test_hundreds_of_random_cells(recipe: Recipe, sizes: tuple[int, int, int], tiling: Tiling, seed: int) -> None:
     check_recipe(recipe, sizes, tiling, seed)
-
-
-EVERY_OP = Recipe(("a", "b"), 2, 1, False, tuple((op, k, k + 3) for k, op in enumerate([*UNARY, *BINARY])))
 
 
 @pytest.mark.parametrize("tiling", [SINGLE, THREE], ids=name_of)

@@ -95,7 +95,8 @@ def _candidate(
     terms = -(-work.output // depth), -(-work.hidden // depth)
     blocks = work.gates * terms[0] + work.projections * terms[1]
     block = depth * max(units, outputs if work.projects else 0) * work.bytes
-    for warps, splits in _divisions(work, rows, units, depth):
+    # A program alone sums over its own tile, of H and of P; the same splits serve both.
+    for warps, splits in _divisions(work, rows, units, min(units, outputs) if alone else depth):
         operand = rows * depth * work.bytes
         at_once = work.operands * max(terms) if work.rate == "ieee" and not alone else 1  # see Products.product
         sums = splits * rows * max(units, outputs) * 4

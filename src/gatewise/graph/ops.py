@@ -53,7 +53,7 @@ class Op:
     params: the numbers that it takes after its arguments, with their defaults (None: none given).
     boolean: it makes a comparison, not a number. conditions: which arguments must be comparisons.
     scalars: `run` takes Python numbers for constants; else they come as 0-dimensional tensors.
-    triton: the same in the GPU kernels, which have the functions of scan/device.py; {0} is the first argument.
+    triton: the same in the GPU kernels, which have the functions of scan/gpu/device.py; {0} is the 1st argument.
     """
 
     name: str

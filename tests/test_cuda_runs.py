@@ -194,8 +194,9 @@ def test_derivatives_go_on_through_the_reference() -> None:
         assert torch.autograd.gradgradcheck(run, (*variables, *layer.parameters()), fast_mode=True)
 
 
-def test_vmap_and_torch_compile() -> None:
-    layer, xs = make(cells.gru, 2, 3), torch.randn(3, 2, 2, 2, dtype=DOUBLE)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_vmap_and_torch_compile(bidirectional: bool) -> None:
+    layer, xs = make(cells.gru, 2, 3, bidirectional=bidirectional), torch.randn(3, 2, 2, 2, dtype=DOUBLE)
 
     def gradient(x: Tensor) -> Tensor:
         return grad(lambda x: layer(x)[0].square().sum())(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from lockstep import lockstep
 import gatewise
 from gatewise.scan import cuda
 from gatewise.scan.gpu.source import Tiling
+from gatewise.scan.gpu.tiling import RATES, Work, candidates
 
 SHARED = 227 * 1024  # bytes that a block of an H100 can have
 SPILL = 64  # bytes of a thread: some addresses, which cost tens of a step's thousands of cycles
@@ -45,7 +48,7 @@ SHORT = both(
     Case("lstm", 768, 16, "fp16"),
     Case("lstm_peephole", 256, 1),
     Case("lstm_projected", 256, 16, proj=64, ragged=True),
-    Case("rnn", 256, 16, change="layer_norm"),
+    Case("rnn", 300, 1, "fp32", change="layer_norm"),
     Case("every_op", 64, 16, "fp32"),
     Case("every_op", 64, 16, "fp64"),
 )
@@ -146,6 +149,16 @@ def past_the_first_cache(case: Case, facts: dict[str, Any]) -> Iterator[str]:
         yield "reads memory as if nobody stored to it"
 
 
+def by_one_thread_each(case: Case, facts: dict[str, Any]) -> Iterator[str]:
+    """What programs exchange is read there: one of two threads might read a number before it is stored, and the other
+    one be asked whether it is missing."""
+    layouts = dict(re.findall(r"^(#blocked\d*) = #ttg.blocked<\{(.*)\}>", facts["ttgir"], re.M))
+    for shape, layout in re.findall(r"isVolatile = true\} : tensor<([\dx]+)x!tt[^,]*, (#\w+)>", facts["ttgir"]):
+        lists = [json.loads(numbers) for numbers in re.findall(r"= (\[[^]]*\])", layouts[layout])][:3]
+        if any(int(size) < math.prod(n) for size, n in zip(shape.split("x"), zip(*lists, strict=True), strict=True)):
+            yield f"{shape} numbers are read by more threads: {layouts[layout]}"
+
+
 def where_they_should(case: Case, facts: dict[str, Any]) -> Iterator[str]:
     """Products run there."""
     units = {"bf16": r"HMMA\S*F32\.BF16|HGMMA", "fp16": r"HMMA\S*\.F32\b|HGMMA", "fp64": r"DMMA|DFMA"}
@@ -159,7 +172,7 @@ def where_they_should(case: Case, facts: dict[str, Any]) -> Iterator[str]:
 def test_the_machine_code(tmp_path: Path) -> None:
     """One test for all, since to compile takes most of a minute."""
     kernels = compiled(SHORT, tmp_path)
-    for what in (suffice, one_kernel, weights_stay, past_the_first_cache, where_they_should):
+    for what in (suffice, one_kernel, weights_stay, past_the_first_cache, by_one_thread_each, where_they_should):
         check(kernels, what)
 
 
@@ -178,6 +191,23 @@ def test_nothing_is_compiled_twice(tmp_path: Path) -> None:
     assert len(files) == len(DIRECTIONS)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.cubin")} == files
     assert [facts["hash"] for facts in again.values()] == [facts["hash"] for facts in first.values()]
+
+
+@pytest.mark.parametrize("hidden", [17, 64, 300, 1024])
+def test_every_tiling_fits_what_a_gpu_asks(hidden: int) -> None:
+    """Products have 16 terms at least; a number that is awaited is read by one thread; all that wait are there."""
+    for batch, groups, output, rate in product((1, 100), (1, 2), (3, hidden), RATES):
+        work = Work(batch, groups, hidden, output, output < hidden, 4, 1, 2, 4, 2, 4, rate)
+        found = [tiling for _, tiling in candidates(work, cuda.H100)]
+        assert found
+        for tiling in found:
+            alone = tiling.tiles == 1
+            terms = min(tiling.units, tiling.outputs) if alone else tiling.depth
+            assert terms // tiling.splits >= 16
+            assert alone or tiling.rows * tiling.depth >= 32 * tiling.warps
+            assert alone or tiling.tiles * groups <= cuda.H100.processors
+            assert tiling.tiles * tiling.units >= hidden
+            assert tiling.tiles * tiling.outputs >= output
 
 
 def test_a_state_of_any_bits_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

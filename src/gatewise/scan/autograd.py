@@ -214,7 +214,7 @@ class Scan(torch.autograd.Function):
             made: tuple[Tensor, ...] = Scan.apply(graph, executor, *t)
             return made
 
-        return _fold(info.batch_size, in_dims[2:], tensors, _batch_axes(graph), made_axes, run)
+        return _fold(graph, info.batch_size, in_dims[2:], tensors, _batch_axes(graph), made_axes, run)
 
 
 class ScanBackward(torch.autograd.Function):
@@ -274,10 +274,11 @@ class ScanBackward(torch.autograd.Function):
             made: tuple[Tensor, ...] = ScanBackward.apply(graph, executor, count, g, *t)
             return made
 
-        return _fold(info.batch_size, in_dims[4:], tensors, batch_axes, made_axes, run)
+        return _fold(graph, info.batch_size, in_dims[4:], tensors, batch_axes, made_axes, run)
 
 
 def _fold(
+    graph: Graph,
     size: int,
     in_dims: Sequence[int | None],
     tensors: Sequence[Tensor],
@@ -288,7 +289,7 @@ def _fold(
     """vmap's rule: more samples are a larger batch, unless the weights differ, which takes a loop.
 
     Args:
-        size: of the mapped axis. in_dims: where each tensor has it, or None.
+        graph: the cell. size: of the mapped axis. in_dims: where each tensor, of `Inputs` first, has it, or None.
         batch_axes: each tensor's batch axis, None for a weight. made_axes: that of each result of `run`.
     """
     if any(axis is None and d is not None for axis, d in zip(batch_axes, in_dims, strict=True)):
@@ -297,15 +298,20 @@ def _fold(
             for k in range(size)
         ]
         return tuple(torch.stack(made) for made in zip(*each, strict=True)), (0,) * len(made_axes)
+    # A batch of D groups stays D groups, each of `size` times its samples: (D*B) -> (D, size, B) -> (D*size*B).
+    groups = Inputs.of(graph, tensors).groups
     folded = []
     for tensor, axis, d in zip(tensors, batch_axes, in_dims, strict=True):
         if axis is not None:
             whole = tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
-            folded.append((whole if d is None else tensor.movedim(d, axis)).flatten(axis, axis + 1))
+            whole = whole if d is None else tensor.movedim(d, axis)
+            apart = whole.unflatten(axis + 1, (groups, whole.shape[axis + 1] // groups))
+            folded.append(apart.transpose(axis, axis + 1).flatten(axis, axis + 2))
         else:
             folded.append(tensor)
     results = run(*folded)
-    return tuple(r.unflatten(a, (size, -1)) for r, a in zip(results, made_axes, strict=True)), tuple(made_axes)
+    apart = (r.unflatten(a, (groups, size, -1)).transpose(a, a + 1) for r, a in zip(results, made_axes, strict=True))
+    return tuple(r.flatten(a + 1, a + 2) for r, a in zip(apart, made_axes, strict=True)), tuple(made_axes)
 
 
 # --- compiled and exported: torch.library -----------------------------------------------------------

@@ -73,7 +73,7 @@ def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
     """The tilings that fit the device, each with the model's cycles for a step."""
     wide = max(work.hidden, work.output)
     smallest = 1 if work.rate == "ieee" else 16  # rows, of products on tensor cores
-    most = power_of_two(max(work.batch, smallest))
+    most = power_of_two(max(work.batch, smallest, 2))
     for rows in (1, 2, 4) if work.rate == "ieee" else (16, 32, 64):
         if not smallest <= rows <= most:
             continue
@@ -101,7 +101,10 @@ def _candidate(
     terms = -(-work.output // depth), -(-work.hidden // depth)
     blocks = work.gates * terms[0] + work.projections * terms[1]
     block = depth * max(units, outputs if work.projects else 0) * work.bytes
-    for warps, splits in _divisions(work, rows, units, depth):
+    # A program alone sums over its own tile, of H and of P; the same splits serve both.
+    for warps, splits in _divisions(work, rows, units, min(units, outputs) if alone else depth):
+        if not alone and rows * depth < 32 * warps:
+            continue  # several threads would each load a number, some before it is stored; `missing` asks one of them
         operand = rows * depth * work.bytes
         at_once = work.operands * max(terms) if work.rate == "ieee" and not alone else 1  # see Products.product
         sums = splits * rows * max(units, outputs) * 4

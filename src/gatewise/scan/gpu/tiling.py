@@ -77,9 +77,9 @@ def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
     for rows in (1, 2, 4) if work.rate == "ieee" else (16, 32, 64):
         if not smallest <= rows <= most:
             continue
-        alone = power_of_two(max(work.hidden, 16)), power_of_two(max(work.output, 16))
-        if max(alone) <= 256:
-            yield from _candidate(work, device, rows, *alone, 1, max(alone))
+        all_of = power_of_two(max(work.hidden, 16)), power_of_two(max(work.output, 16))
+        if max(all_of) <= 256:
+            yield from _candidate(work, device, rows, *all_of, 1, max(all_of))
         for units in (8, 16, 32, 64, 128):
             tiles = -(-work.hidden // units)
             if tiles < 2 or tiles * work.groups > device.processors:

@@ -217,7 +217,7 @@ def test_explain_says_what_ran() -> None:
     layer, x = make(cells.gru, 3, 5, bidirectional=True, dtype=torch.float32), torch.zeros(2, 3, 3)
     assert "interpreter" not in gatewise.explain(layer, x)  # unless it was asked for
     layer.executor = "cuda"
-    line = r"l0(_reverse)?: gru runs on cuda: Triton kernels in Triton's interpreter, float32 products in ieee, tiles.*"
+    line = r"l0(_reverse)?: gru runs on cuda: Triton kernels in Triton's interpreter, float32 products in full float32, tiles.*"
     lines = gatewise.explain(layer, x).splitlines()
     assert len(lines) == 2
     assert all(re.fullmatch(line, text) for text in lines), lines
@@ -269,10 +269,12 @@ why()
 def test_without_triton_and_without_its_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     made = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True, timeout=120)
+    missing = "triton is not installed; torch's CUDA builds for Linux bring triton, elsewhere: pip install triton"
     assert made.stdout.splitlines() == [
-        "executor 'cuda' can't run gru: the tensors are on cpu, the Triton kernels run on a CUDA device",
-        "Triton is not installed; it comes with torch's CUDA builds for Linux, or: pip install triton",
-        "executor 'cuda' can't run gru: the tensors are on cpu, the Triton kernels run on a CUDA device",
+        f"executor 'cuda' can't run gru: {missing}",
+        missing,
+        "executor 'cuda' can't run gru: the tensors are on cpu, the Triton kernels run on a CUDA device, "
+        "or with TRITON_INTERPRET=1 set before Python starts on the CPU",
     ], made.stderr
 
 

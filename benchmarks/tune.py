@@ -73,14 +73,14 @@ def case(cell: Graph, batch: int, hidden: int, dtype: torch.dtype, count: int) -
     inputs, runs = scans(cell, batch, hidden, dtype)
     for backward, run in runs.items():
         cuda.force = None
-        work = cuda.work_of(cell, inputs, backward)
+        work = cuda.work_of(cell, inputs, backward, 1)
         cycles = {tiling: n for n, tiling in candidates(work, cuda.device_of(inputs.x))}
         tried = []
-        for tiling in cuda.tilings(cell, inputs, backward)[:count]:
+        for tiling in cuda.tilings(cell, inputs, backward, 1)[:count]:
             try:
-                tried.append({**asdict(tiling), "cycles": cycles[tiling], "microseconds": timed(run, tiling)})
+                tried.append({**asdict(tiling), "cycles": cycles.get(tiling), "microseconds": timed(run, tiling)})
             except Exception as error:  # one that does not fit is a result, too
-                tried.append({**asdict(tiling), "cycles": cycles[tiling], "error": f"{type(error).__name__}: {error}"})
+                tried.append({**asdict(tiling), "cycles": cycles.get(tiling), "error": f"{type(error).__name__}: {error}"})
         cuda.force = None
         yield {"backward": backward, "tried": tried}
 

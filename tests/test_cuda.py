@@ -171,6 +171,15 @@ def test_two_layers_of_two_directions_are_a_launch_each(tiling: Tiling) -> None:
     assert [call.args[-1] for call in launch.call_args_list] == [False, False, True, True]
 
 
+def test_a_small_device_runs_two_directions_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, (x, lengths, resets) = make(cells.lstm, 3, 5, bidirectional=True, learn_state=True), batch_of(2)
+    of_one, launched = cuda.tilings, mock.patch.object(cuda, "launch", wraps=cuda.launch)
+    monkeypatch.setattr(cuda, "tilings", lambda *given: of_one(*given) if given[-1] == 1 else ())
+    with launched as launch:
+        compare(layer, x, SINGLE, FLOAT64, lengths=lengths, resets=resets)
+    assert [call.args[-1] for call in launch.call_args_list] == [False, False, True, True]
+
+
 @pytest.mark.parametrize("tiling", [SINGLE, *SPREAD], ids=name_of)
 def test_one_sample_and_one_step(tiling: Tiling) -> None:
     for cell in (cells.gru_reset_before, cells.lstm_projected):

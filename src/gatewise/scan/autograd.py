@@ -71,7 +71,7 @@ def run_forward(graph: Graph, executor: str, keep: bool, tensors: Sequence[Tenso
     inputs = Inputs.of(graph, tensors)
     extras = backward_plan(graph).extras if keep else graph.watched
     run = choose(executor, graph, inputs)[0]
-    if inputs.groups == 1 or run.GROUPS:
+    if run.together(graph, inputs):
         states, columns = run.forward(graph, inputs, extras, keep)
     else:
         each = [run.forward(graph, group, extras, keep) for group in inputs.by_group()]
@@ -90,7 +90,7 @@ def run_backward(
     inputs, end = Inputs.of(graph, tensors), 1 + len(graph.states)
     run = choose(executor, graph, inputs)[0]
     states, seen = g[1:end], (g[0], *g[end:])
-    if inputs.groups == 1 or run.GROUPS:
+    if run.together(graph, inputs):
         made = run.reverse(graph, inputs, kept, states, seen).flat()
     else:
         count = inputs.groups

@@ -28,7 +28,6 @@ except ImportError as error:
     _missing = f"the C++ kernels can't be loaded: {error}"
 
 INSTRUCTION_SETS = ("best", "portable", "avx2", "avx512", "avx512_bf16")  # as csrc/choose.cpp numbers them
-GROUPS = False  # whether a call takes samples of several groups, see `Inputs`
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}  # as csrc/program.h numbers them
 use = "best"  # tests choose
 _numbers_of_sets = {name: number for number, name in enumerate(INSTRUCTION_SETS)}
@@ -42,6 +41,11 @@ def instruction_set() -> str:
 def reason(graph: Graph, inputs: Inputs) -> str:
     """What runs, in words."""
     return f"C++ kernels, {instruction_set()}"
+
+
+def together(graph: Graph, inputs: Inputs) -> bool:
+    """Whether one call takes samples of all groups, see `Inputs`."""
+    return inputs.groups == 1
 
 
 def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> str:

@@ -25,7 +25,6 @@ from gatewise.scan.gpu.source import PRODUCTS, Kernel, Tiling, Wish
 from gatewise.scan.gpu.tiling import Device, Work
 from gatewise.scan.plan import Gradients, Inputs, backward_plan, unfit
 
-GROUPS = True  # whether a call takes samples of several groups, see `Inputs`
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 SCRATCH = 1 << 28  # bytes of buffers that only an exchange needs, for as many steps as a launch then has
@@ -74,10 +73,18 @@ def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) 
     widest = max(column.width(inputs) for column in backward_plan(graph).columns)
     if (numbers := max(inputs.x.shape[1] * widest, inputs.weight_hh.numel())) >= 1 << 31:
         return f"a step reads or makes {numbers} numbers, the Triton kernels count {(1 << 31) - 1} at most"
-    for backward in (False, True):
-        if not tilings(graph, inputs, backward):
-            return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"
+    if not _divisible(graph, inputs, 1):
+        return f"H = {inputs.hidden_size} is more than {device_of(like).processors} multiprocessors can share"
     return ""
+
+
+def together(graph: Graph, inputs: Inputs) -> bool:
+    """Whether one call takes samples of all groups: on a small device each may need all multiprocessors."""
+    return _divisible(graph, inputs, inputs.groups)
+
+
+def _divisible(graph: Graph, inputs: Inputs, groups: int) -> bool:
+    return all(tilings(graph, inputs, backward, groups) for backward in (False, True))
 
 
 @lru_cache(maxsize=256)
@@ -99,7 +106,8 @@ def _unable(device: torch.device) -> str:
 
 def reason(graph: Graph, inputs: Inputs) -> str:
     """What runs, in words."""
-    like, chosen = inputs.weight_hr, tilings(graph, inputs, False)[0]
+    groups = inputs.groups if together(graph, inputs) else 1
+    like, chosen = inputs.weight_hr, tilings(graph, inputs, False, groups)[0]
     full = "tf32" if precision(like) == "tf32" else "full float32"
     products = f", float32 products in {full}" if like.dtype is torch.float32 else ""
     where = " in Triton's interpreter" if interpreted() else ""
@@ -126,21 +134,21 @@ def device_of(like: Tensor) -> Device:
     return _properties(like.device.index or 0) if like.device.type == "cuda" else H100
 
 
-def tilings(graph: Graph, inputs: Inputs, backward: bool) -> tuple[Tiling, ...]:
-    """How a scan could be divided, best first."""
+def tilings(graph: Graph, inputs: Inputs, backward: bool, groups: int) -> tuple[Tiling, ...]:
+    """How a scan of so many of its groups of samples could be divided, best first."""
     if force is not None:
         return (force,)
     if interpreted():  # which runs a launch's programs one after the other, so none may wait for another
         return (tiling.alone(inputs.hidden_size, inputs.projected_size),)
-    return tiling.choose(work_of(graph, inputs, backward), device_of(inputs.weight_hr))
+    return tiling.choose(work_of(graph, inputs, backward, groups), device_of(inputs.weight_hr))
 
 
-def work_of(graph: Graph, inputs: Inputs, backward: bool) -> Work:
+def work_of(graph: Graph, inputs: Inputs, backward: bool, groups: int) -> Work:
     """What a step consists of."""
-    like, groups = inputs.weight_hr, inputs.groups
+    like = inputs.weight_hr
     rate = "float64" if like.dtype is torch.float64 else "tensor"
     rate = precision(like) if like.dtype is torch.float32 else rate
-    sizes = inputs.x.shape[1] // groups, groups, inputs.hidden_size, inputs.projected_size, graph.projects_output
+    sizes = inputs.x.shape[1] // inputs.groups, groups, inputs.hidden_size, inputs.projected_size, graph.projects_output
     return Work(*sizes, *_products(graph, backward), like.element_size(), rate)
 
 
@@ -250,7 +258,7 @@ def run(
 ) -> None:
     """Run all steps, divided in the best way that the device can run; what the kernel stores is added to arrays."""
     wish = _wish(graph, inputs, backward, extras, keep)
-    found = tilings(graph, inputs, backward)
+    found = tilings(graph, inputs, backward, inputs.groups)
     for tiles in found:
         if (wish, tiles) in _too_large and tiles is not found[-1]:
             continue

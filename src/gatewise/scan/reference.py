@@ -16,7 +16,6 @@ from gatewise.graph.graph import Graph, closure
 from gatewise.graph.ops import OPS
 from gatewise.scan.plan import Gradients, Inputs, backward_plan, gate_rank, gate_rows
 
-GROUPS = False  # whether a call takes samples of several groups, see `Inputs`
 Value = Tensor | float
 Step = tuple[Callable[..., Value], tuple[int, ...], int]  # what runs, the nodes that it reads, the one that it makes
 
@@ -134,6 +133,11 @@ def _elementwise(graph: Graph, i: int, like: Tensor) -> Callable[..., Value]:
         return run
     fixed = [like.new_tensor(read.params[0][1]) if read.op == "const" else None for read in reads]
     return lambda *args: run(*(a if c is None else c for a, c in zip(args, fixed, strict=True)))
+
+
+def together(graph: Graph, inputs: Inputs) -> bool:
+    """Whether one call takes samples of all groups, see `Inputs`."""
+    return inputs.groups == 1
 
 
 def forward(

@@ -77,10 +77,11 @@ def case(cell: Graph, batch: int, hidden: int, dtype: torch.dtype, count: int) -
         cycles = {tiling: n for n, tiling in candidates(work, cuda.device_of(inputs.x))}
         tried = []
         for tiling in cuda.tilings(cell, inputs, backward, 1)[:count]:
+            row = {**asdict(tiling), "cycles": cycles.get(tiling)}
             try:
-                tried.append({**asdict(tiling), "cycles": cycles.get(tiling), "microseconds": timed(run, tiling)})
+                tried.append({**row, "microseconds": timed(run, tiling)})
             except Exception as error:  # one that does not fit is a result, too
-                tried.append({**asdict(tiling), "cycles": cycles.get(tiling), "error": f"{type(error).__name__}: {error}"})
+                tried.append({**row, "error": f"{type(error).__name__}: {error}"})
         cuda.force = None
         yield {"backward": backward, "tried": tried}
 

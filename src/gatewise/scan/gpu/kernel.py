@@ -214,9 +214,7 @@ class Writer(Products):
         if node.op in PRODUCTS:
             self.product([i], None)
         elif node.op == "mean" and node.args[0] not in self.shared:
-            size = self.sizes[node.args[0]]
-            value = f"tl.where(in_{size.lower()}, {self.full(node.args[0])}, 0.0)"
-            self.line(f"v{i} = tl.sum({value}, 1)[:, None] / {size}")
+            self.line(f"v{i} = {self.sum_of_tile(node.args[0])}[:, None] / {self.sizes[node.args[0]]}")
         else:
             self.line(f"v{i} = {self.expression(i)}", self.named(i))
 

@@ -9,7 +9,7 @@ visible.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from gatewise.scan.gpu.source import Source
 from gatewise.scan.plan import gate_rank
@@ -31,9 +31,10 @@ class Products(Source):
             (part, operand, begin) for part, operand in operands for begin in range(0, terms, self.terms_at_once(inner))
         ]
         values = [f"a{made[0]}_{n}" for n in range(len(steps))]
+        rows = "rows[None]" if self.tiling.splits > 1 else "rows"
         for n, (part, _, begin) in enumerate(steps if base is not None else ()):
             offset = f" + {part} * {inner}" if part else ""
-            self.ask(values[n], f"{base} + @ * ({width}){offset}", begin, inner, n < self.tiling.ahead)
+            self.ask(values, n, f"{base} + {rows} * ({width}){offset}", begin, inner)
         # Multiply-adds that no tensor core does come last: LLVM would move them there, but load their operands here.
         for n, (part, operand, begin) in enumerate(steps):
             self.operand(values, n, base, begin, inner, operand)
@@ -67,9 +68,9 @@ class Products(Source):
             split = f"tl.permute(tl.reshape({inside}, (ROWS, SPLITS, DEPTH_{inner} // SPLITS)), (1, 0, 2))"
             self.line(f"{values[n]} = {split if self.tiling.splits > 1 else inside}")
             return
-        self.wait(values[n], n, base.startswith("before"))
+        self.wait(values, n, base.startswith("before"))
         if (later := n + self.tiling.ahead) < len(values):
-            self.line(f"{values[later]} = {self.asked[later]}")
+            self.read(values, later)
 
     def multiply(self, value: str, made: Sequence[int], weights: Sequence[str], first: bool) -> None:
         """Add a part's products to each sum."""
@@ -111,21 +112,22 @@ class Products(Source):
             self.line(text)
         return name
 
-    def ask(self, value: str, base: str, begin: int, inner: str, now: bool) -> None:
-        """Begin to read a value of all units."""
-        along, wide = self.index("along", inner, begin), self.tiling.splits > 1
-        n = value.rpartition("_")[2]
-        self.line(f"there{n} = {base.replace('@', 'rows[None]' if wide else 'rows')} + {along}")
-        self.line(f"inside{n} = {'live[None]' if wide else 'live'} & ({along} < {inner})")
-        self.asked[int(n)] = f"tl.load(there{n}, mask=inside{n}, other=0.0, volatile=True)"
-        if now:
-            self.line(f"{value} = {self.asked[int(n)]}")
+    def ask(self, values: Sequence[str], n: int, rows: str, begin: int, inner: str) -> None:
+        """Say where the n-th part of a value of all units lies, and begin to read it, if it is one of the first."""
+        along, live = self.index("along", inner, begin), "live[None]" if self.tiling.splits > 1 else "live"
+        self.line(f"there{n} = {rows} + {along}")
+        self.line(f"inside{n} = {live} & ({along} < {inner})")
+        if n < self.tiling.ahead:
+            self.read(values, n)
 
-    def wait(self, value: str, n: int, before: bool) -> None:
+    def read(self, values: Sequence[str], n: int) -> None:
+        self.line(f"{values[n]} = tl.load(there{n}, mask=inside{n}, other=0.0, volatile=True)")
+
+    def wait(self, values: Sequence[str], n: int, before: bool) -> None:
         """Read again and again until every program has stored its part; the states before the first step are there,
         whatever their bits."""
-        with self.block(f"while missing({value}){' & (t > 0)' if before else ''}:"):
-            self.line(f"{value} = {self.asked[n]}")
+        with self.block(f"while missing({values[n]}){' & (t > 0)' if before else ''}:"):
+            self.read(values, n)
 
     def products_of_initial(self) -> None:
         """Before the first step: the products of states before a step, made of the initial ones.
@@ -160,14 +162,13 @@ class Products(Source):
         operand = node.args[0]
         return self.array(f"whole{operand}", True), "H" if node.op == "output" or not self.cell.projects_output else "P"
 
-    def publish(self, readers: Iterable[int]) -> None:
+    def publish(self, readers: Sequence[int]) -> None:
         """Store this program's part of what these nodes read."""
-        readers, stored = list(readers), set()
+        stored = set()
         for i in readers:
             node = self.nodes[i]
             if node.op == "mean":
-                size = self.sizes[node.args[0]]
-                value = f"tl.sum(tl.where(in_{size.lower()}, {self.full(node.args[0])}, 0.0), 1)"
+                value = self.sum_of_tile(node.args[0])
                 self.line(f"tl.store({self.parts_of_mean(i, 'row')} + tile, plain({value}), mask=alive)")
                 continue
             name, width = self.medium(i)
@@ -178,9 +179,8 @@ class Products(Source):
                 self.column(int(name.removeprefix("column")))
             else:
                 size = "H" if width == "H" else "P"
-                self.store(
-                    self.step_of(name, width, "(step - start * all_rows)"), self.clean(node.args[0]), size, width
-                )
+                value = f"plain({self.full(node.args[0])}).to(D)"
+                self.store(self.step_of(name, width, "(step - start * all_rows)"), value, size, width)
         if readers:
             self.line("tl.debug_barrier()  # stored before anything is awaited")
 
@@ -192,21 +192,23 @@ class Products(Source):
         name, width = self.array(f"means{level}x{len(means)}", True), f"({len(means)} * TILES)"
         return f"{name} + ((t - start) * all_rows + {rows}) * {width} + {means.index(i)} * TILES"
 
-    def clean(self, i: int) -> str:
-        return f"plain({self.full(i)}).to(D)"
+    def sum_of_tile(self, i: int) -> str:
+        """The sum of a value over this program's units, of each row."""
+        return f"tl.sum(tl.where(in_{self.sizes[i].lower()}, {self.full(i)}, 0.0), 1)"
 
     def exchange(self, nodes: Sequence[int]) -> None:
         """Make the nodes that read a value of all units; the gates that project one value are one reading."""
         means = [i for i in nodes if self.nodes[i].op == "mean"]
+        loads = {i: f"a{i} = tl.load(there{i}, mask=live & (each < TILES), other=0.0, volatile=True)" for i in means}
         for i in means:
             # As many numbers as threads at least: of fewer each warp loads a copy, `missing` sees one, sums another.
             across = max(1 << (self.tiling.tiles - 1).bit_length(), 32 * self.tiling.warps // self.tiling.rows)
             self.line(f"each = tl.arange(0, {across})[None, :]")
             self.line(f"there{i} = {self.parts_of_mean(i, 'rows')} + each")
-            self.line(f"a{i} = tl.load(there{i}, mask=live & (each < TILES), other=0.0, volatile=True)")
+            self.line(loads[i])
         for i in means:
             with self.block(f"while missing(a{i}):"):
-                self.line(f"a{i} = tl.load(there{i}, mask=live & (each < TILES), other=0.0, volatile=True)")
+                self.line(loads[i])
             self.line(f"v{i} = tl.sum(a{i}, 1)[:, None] / {self.sizes[self.nodes[i].args[0]]}", self.named(i))
         done: set[int] = set(means)
         for i in nodes:

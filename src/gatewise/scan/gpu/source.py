@@ -114,7 +114,6 @@ class Source:
         self.arrays: dict[str, None] = {}
         self.exchanged: dict[str, None] = {}
         self.constants: dict[str, str] = {}
-        self.asked: dict[int, str] = {}  # how the parts of what is awaited are read
         self.weights: dict[str, str] = {}  # each block's name and how it is loaded
         self.stored: set[int] = set()  # columns, by the step that is being written
         self.level = self.levels()

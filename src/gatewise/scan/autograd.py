@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.jit._trace import is_tracing
 
 from gatewise.graph.graph import Graph
-from gatewise.scan.executors import choose
+from gatewise.scan.executors import at_once, choose
 from gatewise.scan.plan import WEIGHTS, Gradients, Inputs, backward_plan
 from gatewise.scan.stages import finish
 
@@ -71,7 +71,7 @@ def run_forward(graph: Graph, executor: str, keep: bool, tensors: Sequence[Tenso
     inputs = Inputs.of(graph, tensors)
     extras = backward_plan(graph).extras if keep else graph.watched
     run = choose(executor, graph, inputs)[0]
-    if run.together(graph, inputs):
+    if at_once(run, graph, inputs):
         states, columns = run.forward(graph, inputs, extras, keep)
     else:
         each = [run.forward(graph, group, extras, keep) for group in inputs.by_group()]
@@ -90,7 +90,7 @@ def run_backward(
     inputs, end = Inputs.of(graph, tensors), 1 + len(graph.states)
     run = choose(executor, graph, inputs)[0]
     states, seen = g[1:end], (g[0], *g[end:])
-    if run.together(graph, inputs):
+    if at_once(run, graph, inputs):
         made = run.reverse(graph, inputs, kept, states, seen).flat()
     else:
         count = inputs.groups

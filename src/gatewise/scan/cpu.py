@@ -43,11 +43,6 @@ def reason(graph: Graph, inputs: Inputs) -> str:
     return f"C++ kernels, {instruction_set()}"
 
 
-def together(graph: Graph, inputs: Inputs) -> bool:
-    """Whether one call takes samples of all groups, see `Inputs`."""
-    return inputs.groups == 1
-
-
 def why_not(graph: Graph, inputs: Inputs, others: Sequence[Tensor | None] = ()) -> str:
     """Why these kernels can't run a scan; empty if they can."""
     like = inputs.weight_hr

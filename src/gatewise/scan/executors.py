@@ -32,6 +32,11 @@ def choose(executor: str, graph: Graph, inputs: Inputs) -> tuple[ModuleType, str
     return chosen, reason
 
 
+def at_once(chosen: ModuleType, graph: Graph, inputs: Inputs) -> bool:
+    """Whether one call of an executor takes samples of all groups, see `Inputs`; else each has its own."""
+    return inputs.groups == 1 or (chosen is cuda and cuda.together(graph, inputs))
+
+
 def note(graph: Graph, chosen: ModuleType, reason: str) -> None:
     """Tell `watch` what runs."""
     if (watched := _watched.get()) is not None:

@@ -100,7 +100,8 @@ def run(
     Returns: the output, (T, B, size) in the input's order, 0 where a step is not active; the final states; and what is
         watched, like the output, but anything where a step is not active.
     """
-    chosen, reason = pick(executor, graph, inputs, (weight_ih, bias_ih)) if plain() else (None, "")
+    here = plain() and inputs.x.is_cpu  # elsewhere the stages choose
+    chosen, reason = pick(executor, graph, inputs, (weight_ih, bias_ih)) if here else (None, "")
     if chosen is not cpu:
         return _by_stages(graph, flip, executor, inputs, weight_ih, bias_ih)
     note(graph, chosen, reason)

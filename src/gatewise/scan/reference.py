@@ -135,11 +135,6 @@ def _elementwise(graph: Graph, i: int, like: Tensor) -> Callable[..., Value]:
     return lambda *args: run(*(a if c is None else c for a, c in zip(args, fixed, strict=True)))
 
 
-def together(graph: Graph, inputs: Inputs) -> bool:
-    """Whether one call takes samples of all groups, see `Inputs`."""
-    return inputs.groups == 1
-
-
 def forward(
     graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

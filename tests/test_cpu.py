@@ -219,6 +219,8 @@ def test_explain_says_what_ran_and_why() -> None:
     assert gatewise.explain(layer, x).startswith("l0: gru runs on reference: it was asked for")
     half = gatewise.GRU(3, 4, dtype=torch.float16)
     assert "reference: the tensors are torch.float16" in gatewise.explain(half, x.half())
+    with pytest.raises(TypeError, match="got Sequential, expected a layer of gatewise's"):
+        gatewise.explain(torch.nn.Sequential(layer), x)
 
 
 def test_without_kernels_the_reference_runs_and_explain_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -352,6 +352,20 @@ def interleave(H: int, B: int, T: int, times: int) -> None:
         raise wrong[0]
 
 
+def test_recompute_takes_less_memory() -> None:
+    layer, x = gatewise.LSTM(16, 128, bidirectional=True, device=DEVICE), torch.randn(400, 16, 16, device=DEVICE)
+    made, most = [], []
+    for layer.recompute in (None, 50):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        output, _ = layer(x)
+        made.append(torch.autograd.grad(output.square().sum(), [*layer.parameters()]))
+        most.append(torch.cuda.max_memory_allocated() - before)
+    for one, other in zip(*made, strict=True):
+        assert_close(other, one, FLOAT32)
+    assert most[1] < 0.7 * most[0]
+
+
 def test_explain_says_cuda_or_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = make(gatewise.cells.gru, 4, 20), torch.randn(6, 3, 4, device=DEVICE)
     assert "runs on cuda: Triton kernels" in gatewise.explain(layer, x)

@@ -309,13 +309,13 @@ def test_bfloat16_and_autocast() -> None:
 
 def test_only_what_is_asked_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[int] = []
-    run = gatewise.layer.fused.run
+    run = gatewise.scan.directions.fused.run
 
     def counted(cell: gatewise.Graph, *rest: Any) -> Any:
         watched.append(len(cell.watched))
         return run(cell, *rest)
 
-    monkeypatch.setattr(gatewise.layer.fused, "run", counted)
+    monkeypatch.setattr(gatewise.scan.directions.fused, "run", counted)
     layer, x = gatewise.LSTM(I, H), torch.randn(T, B, I)
     lengths = torch.tensor([T] * B)  # which go the usual way, recorded or not
     for names in (["f"], ["h"], ["f", "c"], None):

@@ -1,8 +1,8 @@
 """What every layer does: layers of a cell over a sequence, in one or two directions, from the parameters by name.
 
-From here it is two hops to the arithmetic: a layer calls `scan/fused.py`, which has the C++ kernels run the cell's
-graph (cells.py) step by step, or goes by its stages to another executor: scan/cuda.py on a GPU, or scan/reference.py,
-the specification.
+From here it is two hops to the arithmetic: a layer calls, by way of scan/directions.py, `scan/fused.py`, which has the
+C++ kernels run the cell's graph (cells.py) step by step, or goes by its stages to another executor: scan/cuda.py on a
+GPU, or scan/reference.py, the specification.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gatewise import quick
 from gatewise.border import check_indices, check_input, check_lengths, check_resets, check_states, compute_dtype
 from gatewise.convert.onnx import export as onnx
 from gatewise.graph.graph import Graph, walk
-from gatewise.scan import fused
+from gatewise.scan import directions
 from gatewise.scan.executors import watch
 from gatewise.scan.plan import Inputs
 from gatewise.scan.stages import draw_masks
@@ -33,7 +33,11 @@ def explain(layer: Layer, input: Any, hx: State | None = None, **options: Any) -
 
     Args:
         layer: a layer of gatewise's. input, hx, options: as the layer takes them; it is run once.
+
+    Raises TypeError: it is another module.
     """
+    if not isinstance(layer, Layer):
+        raise TypeError(f"explain: got {type(layer).__name__}, expected a layer of gatewise's; of a model, give each")
     suffixes = [s.removeprefix("_") for k in range(layer.num_layers) for s in layer._suffixes(k)]
     with watch() as lines, torch.no_grad():
         layer(input, hx, **options)
@@ -63,6 +67,7 @@ class Layer(nn.Module):
     proj_size: int
     learn_state: bool = False
     executor: str = "auto"  # what runs the steps; "reference", "cpu" or "cuda" fails where it can't run
+    recompute: int | None = None  # backward runs stretches of so many steps again: less memory, more time
     _all_weights: list[list[str]]  # the names, as in torch.nn's layers
     _recorders: tuple[Any, ...] = ()  # of `gatewise.record`, while it is open
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers
@@ -251,14 +256,14 @@ class Layer(nn.Module):
             # Parameters are read by name, so that functional_call and parametrizations are seen.
             weight_ih, bias_ih = getattr(self, f"weight_ih{suffix}"), getattr(self, f"bias_ih{suffix}", None)
             inputs = self._inputs(x, tuple(s[k] for s in states), resets, active, suffix)
-            given.append((inputs, weight_ih.to(dtype), None if bias_ih is None else bias_ih.to(dtype)))
+            bias_ih = None if bias_ih is None else bias_ih.to(dtype)
+            given.append(directions.Direction(inputs, weight_ih.to(dtype), bias_ih))
         for recorder in self._recorders:
             cell = recorder.watch(cell)
-        if len(given) == 2 and fused.takes_both(self.executor, x) and not onnx.exporting():
-            made = fused.run_both(cell, self.executor, given)
+        if onnx.exporting():
+            made = [onnx.run_scan(cell, flip > 0, self.executor, *direction) for flip, direction in enumerate(given)]
         else:
-            run = onnx.run_scan if onnx.exporting() else fused.run
-            made = [run(cell, flip > 0, self.executor, *direction) for flip, direction in enumerate(given)]
+            made = directions.run(cell, self.executor, given, self.recompute)
         for suffix, (output, _, watched) in zip(suffixes, made, strict=True):
             for recorder in self._recorders:
                 recorder.take(suffix, cell, output, dict(zip(cell.watched, watched, strict=True)), active)

@@ -87,6 +87,8 @@ def run(layer: Layer, x: Any, hx: Any, layout: str) -> tuple[Tensor, Any] | None
         weights.append(found)
     x = x.transpose(0, 1) if layout == "BT" else x
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *chain(*weights))):
+        if layer.recompute is not None:
+            return None
         output, finals = _with_gradients(layer, known, x.unsqueeze(0) if layout == "B" else x, states, weights)
         output = output.squeeze(0) if layout == "B" else output
     else:

@@ -172,7 +172,7 @@ class Shapes:
 
         The first layer's input and the parameters are not among them. With two directions each layer reads what the
         two below made, side by side, which is kept too. With bfloat16 all this is float32, and the copies of inputs
-        and weights in float32 come besides.
+        and weights in float32 come besides. A layer's `recompute` is not looked at.
         """
         s, output = self.sizes, self.kept[0]
         own = s["L"] * s["D"] * sum(row.bytes for row in self.kept)

@@ -143,35 +143,9 @@ def _by_stages(
     graph: Graph, flip: bool, executor: str, inputs: Inputs, weight_ih: Tensor, bias_ih: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """`run` in its stages, each of which can be differentiated in any way."""
-    x = project(inputs.x, weight_ih, bias_ih)
-    output, finals, watched = scan(graph, inputs._replace(x=x.flip(0) if flip else x), executor)
+    x = project(inputs.x.flip(0) if flip else inputs.x, weight_ih, bias_ih)
+    output, finals, watched = scan(graph, inputs._replace(x=x), executor)
     return (output.flip(0), finals, tuple(w.flip(0) for w in watched)) if flip else (output, finals, watched)
-
-
-def takes_both(executor: str, x: Tensor) -> bool:
-    """Whether `run_both` is the way to run two directions."""
-    return executor == "cuda" or (executor == "auto" and x.device.type == "cuda")
-
-
-def run_both(
-    graph: Graph, executor: str, directions: Sequence[tuple[Inputs, Tensor, Tensor | None]]
-) -> list[tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]]:
-    """Both directions of a layer in one scan, as two groups of samples.
-
-    Args:
-        executor: as for `run`. directions: of each, the reverse one last, what `run` takes.
-
-    Returns: of each what `run` returns.
-    """
-    given = []
-    for flip, (inputs, weight_ih, bias_ih) in enumerate(directions):
-        x = project(inputs.x, weight_ih, bias_ih)
-        given.append(inputs._replace(x=x.flip(0) if flip else x))
-    output, finals, watched = scan(graph, Inputs.together(given), executor)
-    parts = [[t.chunk(2, axis) for t in ts] for ts, axis in (((output,), 1), (finals, 0), (watched, 1))]
-    (one,), first, seen = ([t[0] for t in ts] for ts in parts)
-    (other,), last, others = ([t[1] for t in ts] for ts in parts)
-    return [(one, tuple(first), tuple(seen)), (other.flip(0), tuple(last), tuple(w.flip(0) for w in others))]
 
 
 # --- by the kernels ---------------------------------------------------------------------------------------

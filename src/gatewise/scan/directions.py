@@ -1,0 +1,122 @@
+"""A layer of a net in its one or two directions: at once or one by one, over all steps or in stretches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from gatewise.graph.graph import Graph
+from gatewise.scan import fused
+from gatewise.scan.autograd import scan
+from gatewise.scan.plan import Inputs
+from gatewise.scan.stages import project
+
+
+class Direction(NamedTuple):
+    """What a layer reads in one direction, see `fused.run`."""
+
+    inputs: Inputs
+    weight_ih: Tensor
+    bias_ih: Tensor | None
+
+
+# The output, (T, B, size) in the input's order, 0 where a step is not active; the final states; and what is watched,
+# like the output, but anything where a step is not active.
+Made = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+def run(graph: Graph, executor: str, directions: Sequence[Direction], recompute: int | None = None) -> list[Made]:
+    """A layer in its directions.
+
+    Args:
+        graph: the cell. executor: see `choose` in executors.py. directions: the reverse one last.
+        recompute: run again in backward, in stretches of so many steps; None keeps what backward needs.
+
+    Raises ValueError: recompute is no number of steps.
+    """
+    if recompute is not None:
+        if type(recompute) is not int or recompute < 1:
+            raise ValueError(f"recompute is {recompute!r}, expected a number of steps, 1 or more, or None")
+        given = [t for inputs, *weights in directions for t in (*inputs.flat(), *weights) if t is not None]
+        if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+            return _in_stretches(graph, executor, directions, recompute)
+    return _run(graph, executor, directions)
+
+
+def _run(graph: Graph, executor: str, directions: Sequence[Direction]) -> list[Made]:
+    on_gpu = executor == "cuda" or (executor == "auto" and directions[0].inputs.x.device.type == "cuda")
+    if len(directions) == 2 and on_gpu:
+        return _both(graph, executor, directions)
+    return [fused.run(graph, flip > 0, executor, *direction) for flip, direction in enumerate(directions)]
+
+
+def _both(graph: Graph, executor: str, directions: Sequence[Direction]) -> list[Made]:
+    """Both directions in one scan, as two groups of samples."""
+    given = []
+    for flip, (inputs, weight_ih, bias_ih) in enumerate(directions):
+        x = project(inputs.x.flip(0) if flip else inputs.x, weight_ih, bias_ih)
+        given.append(inputs._replace(x=x))
+    output, finals, watched = scan(graph, Inputs.together(given), executor)
+    parts = [[t.chunk(2, axis) for t in ts] for ts, axis in (((output,), 1), (finals, 0), (watched, 1))]
+    (one,), first, seen = ([t[0] for t in ts] for ts in parts)
+    (other,), last, others = ([t[1] for t in ts] for ts in parts)
+    return [(one, tuple(first), tuple(seen)), (other.flip(0), tuple(last), tuple(w.flip(0) for w in others))]
+
+
+# --- memory for time --------------------------------------------------------------------------------
+
+
+def _in_stretches(graph: Graph, executor: str, directions: Sequence[Direction], every: int) -> list[Made]:
+    """`_run` in stretches of steps, of which only the states that they begin with are kept; backward runs each again
+    when it comes to it. So at most one stretch's gates are alive at once."""
+    steps = directions[0].inputs.x.shape[0]
+    sizes = [min(every, steps - begin) for begin in range(0, steps, every)]
+    each = [_stretches(graph, d.inputs, sizes, flip > 0) for flip, d in enumerate(directions)]
+    states = [d.inputs.states for d in directions]
+    made: list[list[Made]] = []
+    for stretch in zip(*each, strict=True):
+        given = [
+            whole._replace(inputs=part._replace(states=begin))
+            for whole, part, begin in zip(directions, stretch, states, strict=True)
+        ]
+        made.append(_run_again(partial(_run, graph, executor), given))
+        states = [finals for _, finals, _ in made[-1]]
+    return [_joined([stretch[d] for stretch in made], d > 0) for d in range(len(directions))]
+
+
+def _run_again(run: Callable[[list[Direction]], list[Made]], given: list[Direction]) -> list[Made]:
+    """What `run` makes of it; what backward needs besides is made again there."""
+    try:  # all that is random was drawn before
+        made: list[Made] = checkpoint(run, given, use_reentrant=False, preserve_rng_state=False)
+        return made
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        raise RuntimeError("recompute: torch.func's gradients keep everything; set layer.recompute = None") from error
+
+
+def _stretches(graph: Graph, inputs: Inputs, sizes: Sequence[int], flip: bool) -> Iterator[Inputs]:
+    """The inputs of each stretch in the scan's order, which all but x has already; the states are the whole scan's."""
+    # By split, whose backward is one pass; that of each slice would fill a whole sequence with zeros.
+    x = inputs.x.split(sizes[::-1])[::-1] if flip else inputs.x.split(sizes)
+    cut = [*(t.shape[0] > 0 for t in (inputs.resets, inputs.active)), *_of_steps(graph)]
+    others = (inputs.resets, inputs.active, *inputs.masks)
+    parts = [t.split(sizes) if by_step else (t,) * len(sizes) for t, by_step in zip(others, cut, strict=True)]
+    for part, resets, active, *masks in zip(x, *parts, strict=True):
+        yield inputs._replace(x=part, resets=resets, active=active, masks=tuple(masks))
+
+
+def _of_steps(graph: Graph) -> list[bool]:
+    """Of each mask, whether every step has its own."""
+    return [graph.nodes[i].op == "step_mask" for i in graph.masks]
+
+
+def _joined(stretches: Sequence[Made], flip: bool) -> Made:
+    """What one direction made."""
+    outputs, finals, watched = zip(*(stretches[::-1] if flip else stretches), strict=True)
+    return torch.cat(outputs), finals[0 if flip else -1], tuple(torch.cat(w) for w in zip(*watched, strict=True))

@@ -153,8 +153,8 @@ def work_of(graph: Graph, inputs: Inputs, backward: bool, groups: int) -> Work:
 
 
 @lru_cache(maxsize=256)
-def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int, int]:
-    """Of a step, as `Work` has it: gates, projections, operands, sums and exchanges."""
+def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int, int, int]:
+    """Of a step, as `Work` has it: gates, projections, operands, sums, exchanges and early ones."""
     plan = backward_plan(graph)
     run = plan.graph if backward else graph
     roots = [*plan.states, *(i for c in plan.columns for i in c.nodes)] if backward else [i for _, i in graph.outputs]
@@ -162,12 +162,13 @@ def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int, int]:
     gates = sum(len(node.args) for node in live if node.op in ("project", "unproject"))
     wish = Wish(graph, backward, () if backward else graph.watched, True, 2, 2, "float32", "ieee", False, False)
     levels = Writer(wish, Tiling(1, 1, 1, 2, False, 16, 1, 1, 0, 4)).level
-    once = not backward and any(node.op in PRODUCTS for node in live)
+    early = int(not backward and any(node.op in PRODUCTS for node in live))
     projections = sum(node.op in ("output", "unoutput") for node in live)
     operands = sum(len(node.args) for node in set(live) if node.op in PRODUCTS and node.op != "project")
     operands += len({node.args for node in live if node.op == "project"})
     together = Counter(node.args for node in live if node.op == "project")
-    return gates, projections, operands, max(together.values(), default=1), max(levels.values(), default=0) + once
+    exchanges = max(levels.values(), default=0) + early
+    return gates, projections, operands, max(together.values(), default=1), exchanges, early
 
 
 # --- a kernel at work ------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class Writer(Products):
         w, t, lines = self.wish, self.tiling, self.captured(1)
         numbers = {
             "H": w.hidden, "P": w.output, "ROWS": t.rows, "UNITS": t.units, "OUTPUTS": t.outputs, "TILES": t.tiles,
-            "SPLITS": t.splits, "GATES_HH": len(self.cell.hidden_gates),
+            "SPLITS": t.splits, "WARPS": t.warps, "GATES_HH": len(self.cell.hidden_gates),
         }  # fmt: skip
         for name, number in numbers.items():
             self.line(f"{name}: tl.constexpr = {number}")

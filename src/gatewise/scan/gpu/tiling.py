@@ -12,13 +12,15 @@ from functools import lru_cache
 
 from gatewise.scan.gpu.source import Tiling
 
-EXCHANGE = 1500  # cycles from a store until all others have read it, by way of the L2 cache
-CHECK = 200  # cycles for each part that is waited for: a look at every number, and barriers
+STORE = 1000  # cycles from a store until all others can read it, by way of the L2 cache
+READ = 500  # cycles until what is read there comes
+LOOK = 200  # cycles of a look at what came, and until it can be multiplied: four barriers, and shared memory
+REST = 300  # cycles of a step for all else: sums that go through shared memory once, a dozen functions
 L2_RATE = 64  # bytes a cycle that one multiprocessor reads from the L2 cache
 L2_RATE_OF_ALL = 3100  # that all read together
 # Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
 RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}
-RESERVED = 12 * 1024  # bytes of shared memory for exchanges among a program's threads
+RESERVED = 2 * 1024  # bytes of shared memory for small exchanges among a program's threads
 REGISTERS = 64  # of a thread, for what is read ahead
 PARTS = 12  # of what a step reads; each is written out, and with more of them compiling takes too long
 SUMS = 96  # of a thread, for products; with more of either the compiler spills them to memory
@@ -40,7 +42,8 @@ class Work:
     hidden, output: H and P. projects: whether these are two sizes.
     gates: how many gates' products a step has, each H x P. projections: the same of the output's projection.
     operands: how many values of P or H numbers these read. sums: how many products are summed at a time.
-    exchanges: how many exchanges of a step are waited for, one after the other.
+    exchanges: how many exchanges of a step are waited for, one after the other. early: how many of these are of what
+    the step before has stored.
     bytes: of a number. rate: a key of RATES.
     """
 
@@ -54,6 +57,7 @@ class Work:
     operands: int
     sums: int
     exchanges: int
+    early: int
     bytes: int
     rate: str
 
@@ -106,24 +110,31 @@ def _candidate(
         if not alone and rows * depth < 32 * warps:
             continue  # several threads would each load a number, some before it is stored; `missing` asks one of them
         operand = rows * depth * work.bytes
-        at_once = work.operands * max(terms) if work.rate == "ieee" and not alone else 1  # see Products.product
-        sums = splits * rows * max(units, outputs) * 4
-        room = device.shared - RESERVED - at_once * operand - sums
+        waited = 0 if alone else work.operands * max(terms)
+        ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
+        # What is multiplied goes through shared memory as it was read, all of it where no tensor core does it (see
+        # Products.product); and after it, at the same place, sums in parts, of two products at once.
+        staged = operand * max(1, waited if work.rate == "ieee" else min(ahead, waited))
+        sums = splits * rows * max(units, outputs) * max(4, work.bytes) * min(work.sums, 2)
+        room = device.shared - RESERVED - max(staged, sums if splits > 1 else 0)
         resident = room // block if blocks * block > room else blocks
         if resident < blocks:  # and the others come and go
             resident -= 2 * work.sums
         each = rows * max(units, outputs) * work.sums // (32 if splits > 1 else 32 * warps)
         if resident < 0 or each > SUMS or (alone and resident < blocks):
             continue
-        ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
         rate = RATES[work.rate] * warps / 8
         multiplied = rows * (work.gates * units * work.output + work.projections * outputs * work.hidden) / rate
         used = tiles * parts * work.groups
         l2_rate = min(L2_RATE, L2_RATE_OF_ALL / min(used, device.processors))
-        waited = 0 if alone else work.operands * max(terms)
         read = (waited * operand + (blocks - resident) * block) / l2_rate
-        turn = multiplied + max(read, multiplied * 0.25) + waited * CHECK + 300
-        cycles = max(turns * turn, turn + (0 if alone else EXCHANGE * work.exchanges) + (turns - 1) * turn)
+        looks = 0 if alone else max(work.exchanges, -(-waited // ahead))
+        turn = multiplied + max(read, multiplied * 0.25) + looks * (READ + LOOK) + REST
+        # What is read first is read until it is there, half of a time in vain. Other turns may pass meanwhile, if it is
+        # of the step before.
+        wait = 0 if alone else STORE + min(waited, ahead) * operand / l2_rate / 2
+        turn += (work.exchanges - work.early) * wait
+        cycles = turns * turn + max(0, work.early * wait - (turns - 1) * turn)
         waves = -(-row_tiles * work.groups // device.processors) if alone else 1
         tiling = Tiling(rows, units, outputs, tiles, turns > 1, depth, splits, ahead, resident, warps)
         yield cycles * waves, tiling
@@ -148,6 +159,6 @@ def choose(work: Work, device: Device) -> tuple[Tiling, ...]:
     def rank(pair: tuple[float, Tiling]) -> tuple[object, ...]:
         cycles, tiling = pair
         parts = work.operands * -(-max(work.hidden, work.output) // tiling.depth)
-        return max(parts, PARTS), cycles, tiling.warps, tiling.rows, tiling.units
+        return max(parts, PARTS), cycles, parts, tiling.warps, tiling.rows, tiling.units
 
     return tuple(tiling for _, tiling in sorted(candidates(work, device), key=rank))

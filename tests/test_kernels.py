@@ -43,6 +43,7 @@ SHORT = both(
     Case("gru", 1024, 128),
     Case("gru", 256, 64, "fp32", "tf32"),
     Case("gru", 256, 16, "fp32"),
+    Case("gru", 1024, 64, "fp32"),
     Case("gru", 200, 1, "fp64"),
     Case("gru", 256, 16, ragged=True, groups=2),
     Case("gru_reset_before", 256, 16),

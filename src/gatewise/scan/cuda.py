@@ -327,9 +327,13 @@ def reverse(
 
 
 def _allocate(graph: Graph, inputs: Inputs, kernel: Kernel, tiles: Tiling, arrays: dict[str, Tensor]) -> None:
-    """Add the new states of all steps, and the buffers that only exchanges need: for all steps, or for as many as there
-    is room."""
+    """Add the new states of all steps, weights turned as some kernels want them, and the buffers that only exchanges
+    need: for all steps, or for as many as there is room."""
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
+    if "turned_hh" in kernel.arrays:
+        arrays["turned_hh"] = inputs.weight_hh.unflatten(-2, (-1, inputs.hidden_size)).mT.contiguous()
+    if "turned_hr" in kernel.arrays:
+        arrays["turned_hr"] = inputs.weight_hr.mT.contiguous()
     for k, state in enumerate(inputs.states):
         if (name := f"new{k}") in kernel.arrays and name not in arrays:
             arrays[name] = like.new_empty(steps, batch, state.shape[1])

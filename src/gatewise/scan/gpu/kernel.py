@@ -58,6 +58,7 @@ class Writer(Products):
             self.line(f"{size.lower()}s = (tile * {tile(size)} + tl.arange(0, {tile(size)}))[None, :]")
             self.line(f"in_{size.lower()} = {size.lower()}s < {size}")
         widths = {"weight_hh": "GATES_HH * H * P", "bias_hh": "GATES_HH * H", "weight_hr": "P * H"}
+        widths |= {"turned_hh": widths["weight_hh"], "turned_hr": widths["weight_hr"]}
         widths |= {"vectors": f"{len(self.cell.vectors)} * H", "initial": " + ".join(self.state_sizes)}
         for name, width in widths.items():
             if name in self.arrays:

@@ -35,12 +35,10 @@ class Products(Source):
         for n, (part, _, begin) in enumerate(steps if base is not None else ()):
             offset = f" + {part} * {inner}" if part else ""
             self.ask(values, n, f"{base} + {rows} * ({width}){offset}", begin, inner)
-        # Multiply-adds that no tensor core does come last: LLVM would move them there, but load their operands here.
         for n, (part, operand, begin) in enumerate(steps):
             self.operand(values, n, base, begin, inner, operand)
-            if self.wish.on_tensor_cores:
-                self.multiply(values[n], made, [self.weight(i, part, begin, inner, outer) for i in made], n == 0)
-        for n, (part, _, begin) in enumerate(() if self.wish.on_tensor_cores else steps):
+            if n > 0 and base is not None and not self.wish.on_tensor_cores:
+                self.hold([*(f"sum{i}" for i in made), values[n]])
             self.multiply(values[n], made, [self.weight(i, part, begin, inner, outer) for i in made], n == 0)
         self.sum_up(made)
         for i in made:
@@ -79,6 +77,16 @@ class Products(Source):
         if (later := n + self.tiling.ahead) < len(values):
             self.read(values, later)
 
+    def hold(self, values: Sequence[str]) -> None:
+        """Keep multiply-adds that no tensor core does where they stand, before the next part is at hand.
+
+        LLVM would move them to the end of the step, but not what they read from shared memory, which then is in
+        registers; and Triton would copy all parts to shared memory first, where the weights leave no room for them. The
+        interpreter has no assembler, and needs none.
+        """
+        for value in values if not self.wish.widen else ():
+            self.line(f"{value} = held({value})")
+
     def multiply(self, value: str, made: Sequence[int], weights: Sequence[str], first: bool) -> None:
         """Add a part's products to each sum."""
         wide = ".to(F)" if self.wish.widen else ""
@@ -96,22 +104,30 @@ class Products(Source):
         return f"({index} + {begin})" if begin else index
 
     def weight(self, i: int, part: int, begin: int, inner: str, outer: str) -> str:
-        """The name of a block of weights, terms x units; one that is not on the chip is loaded here."""
+        """The name of a block of weights, terms x units; one that is not on the chip is loaded here.
+
+        Where no tensor core multiplies, it comes from a copy with units side by side, as it then is in shared memory:
+        else a warp's threads, each of which reads another unit's weights, would all read from one bank of it.
+        """
         node, low = self.nodes[i], outer.lower()
         down = self.index("down", inner, begin)
         units = f"{low}s[None]" if self.tiling.splits > 1 else f"{low}s"
         inside = f"in_{low}[None]" if self.tiling.splits > 1 else f"in_{low}"
+        turned = ""
         if node.op == "project":
             gate = self.cell.hidden_gates.index(node.key)
             name, place = f"w{gate}_{begin}", f"weight_hh + ({gate} * H + {units}) * {inner} + {down}"
+            turned = f"turned_hh + ({gate} * {inner} + {down}) * H + {units}"
         elif node.op == "unproject":
             gate = self.cell.hidden_gates.index(node.key.split()[part])
             name, place = f"w{gate}_{begin}", f"weight_hh + ({gate} * H + {down}) * {outer} + {units}"
         elif node.op == "output":
             name, place = f"w_hr_{begin}", f"weight_hr + {units} * H + {down}"
+            turned = f"turned_hr + {down} * P + {units}"
         else:
             name, place = f"w_hr_{begin}", f"weight_hr + {down} * H + {units}"
-        self.array("weight_hh" if "hh" in place else "weight_hr")
+        place = place if self.wish.on_tensor_cores else turned or place
+        self.array(place.partition(" ")[0])
         text = f"{name} = tl.load({place}, mask=({down} < {inner}) & {inside}, other=0.0)"
         if name not in self.weights:
             self.weights[name] = text

@@ -19,7 +19,8 @@ REST = 300  # cycles of a step for all else: sums that go through shared memory 
 L2_RATE = 64  # bytes a cycle that one multiprocessor reads from the L2 cache
 L2_RATE_OF_ALL = 3100  # that all read together
 # Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
-RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}
+RATES = {"tensor": 900, "tf32": 450, "ieee": 115, "float64": 50}
+SHARED_RATE = 128  # bytes a cycle that it reads from its shared memory
 RESERVED = 2 * 1024  # bytes of shared memory for small exchanges among a program's threads
 REGISTERS = 64  # of a thread, for what is read ahead
 PARTS = 12  # of what a step reads; each is written out, and with more of them compiling takes too long
@@ -78,7 +79,7 @@ def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
     wide = max(work.hidden, work.output)
     smallest = 1 if work.rate == "ieee" else 16  # rows, of products on tensor cores
     most = power_of_two(max(work.batch, smallest, 2))
-    for rows in (1, 2, 4) if work.rate == "ieee" else (16, 32, 64):
+    for rows in (1, 2, 4, 8, 16) if work.rate == "ieee" else (16, 32, 64):
         if not smallest <= rows <= most:
             continue
         all_of = power_of_two(max(work.hidden, 16)), power_of_two(max(work.output, 16))
@@ -98,7 +99,7 @@ def _candidate(
     work: Work, device: Device, rows: int, units: int, outputs: int, tiles: int, depth: int
 ) -> Iterator[tuple[float, Tiling]]:
     """The tiling of these sizes with its time, if it fits."""
-    alone = tiles == 1
+    alone, wide = tiles == 1, max(work.hidden, work.output)
     row_tiles = -(-work.batch // rows)
     parts = row_tiles if alone else min(row_tiles, max(1, device.processors // (tiles * work.groups)))
     turns = -(-row_tiles // parts)
@@ -111,27 +112,34 @@ def _candidate(
             continue  # several threads would each load a number, some before it is stored; `missing` asks one of them
         operand = rows * depth * work.bytes
         waited = 0 if alone else work.operands * max(terms)
+        ieee = work.rate == "ieee"
+        if ieee and rows >= 4 and depth // splits > 16:
+            continue  # a thread reads all terms of its rows and units at once, and would spill
         ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
-        # What is multiplied goes through shared memory as it was read, all of it where no tensor core does it (see
+        # What is multiplied goes through shared memory, for tensor cores all that was read at once (see
         # Products.product); and after it, at the same place, sums in parts, of two products at once.
-        staged = operand * max(1, waited if work.rate == "ieee" else min(ahead, waited))
+        staged = operand * (1 if ieee else max(1, min(ahead, waited)))
         sums = splits * rows * max(units, outputs) * max(4, work.bytes) * min(work.sums, 2)
         room = device.shared - RESERVED - max(staged, sums if splits > 1 else 0)
         resident = room // block if blocks * block > room else blocks
         if resident < blocks:  # and the others come and go
             resident -= 2 * work.sums
-        each = rows * max(units, outputs) * work.sums // (32 if splits > 1 else 32 * warps)
+        each = splits * rows * max(units, outputs) * work.sums // (32 * warps)
         if resident < 0 or each > SUMS or (alone and resident < blocks):
             continue
         rate = RATES[work.rate] * warps / 8
         multiplied = rows * (work.gates * units * work.output + work.projections * outputs * work.hidden) / rate
+        if ieee:  # each warp reads its terms' weights once, and four rows of a tile from one bank
+            fetched = blocks * block + rows * work.operands * wide * work.bytes * 4
+            multiplied = max(multiplied, fetched / (SHARED_RATE * warps / 8))
         used = tiles * parts * work.groups
         l2_rate = min(L2_RATE, L2_RATE_OF_ALL / min(used, device.processors))
         read = (waited * operand + (blocks - resident) * block) / l2_rate
         looks = 0 if alone else max(work.exchanges, -(-waited // ahead))
-        turn = multiplied + max(read, multiplied * 0.25) + looks * (READ + LOOK) + REST
-        # What is read first is read until it is there, half of a time in vain. Other turns may pass meanwhile, if it is
-        # of the step before.
+        waits = looks + blocks - resident  # nothing is done meanwhile
+        turn = multiplied + max(read, multiplied * 0.25) + waits * (READ + LOOK) + REST
+        # What is read first is read until it is there, half a time in vain; other turns may pass meanwhile, if it is of
+        # the step before.
         wait = 0 if alone else STORE + min(waited, ahead) * operand / l2_rate / 2
         turn += (work.exchanges - work.early) * wait
         cycles = turns * turn + max(0, work.early * wait - (turns - 1) * turn)
@@ -144,8 +152,8 @@ def _divisions(work: Work, rows: int, units: int, depth: int) -> Iterator[tuple[
     """How many warps, and in how many parts they share a product's sum: 1 where there are tiles enough for all."""
     most = max(1, depth // 16)  # terms of one product of Triton's are 16 at least
     for warps in (4, 8):
-        if work.rate == "ieee":  # a thread has one sum at least
-            yield warps, min(most, max(warps, warps * 32 // (rows * units)))
+        if work.rate == "ieee":  # a thread has a square of sums, for which it reads few numbers: 4 x 4 where it can
+            yield warps, min(most, max(warps, warps * 32 * min(rows, 4) ** 2 // (rows * units)))
         elif rows == 16 and units >= 128:
             yield warps, 1
         else:

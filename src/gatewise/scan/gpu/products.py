@@ -150,8 +150,8 @@ class Products(Source):
         """Read what is under way again and again until every program has stored its part; the states before the first
         step are there, whatever their bits.
 
-        One look at all of it, not one each: a look takes barriers, and so no warp waits here for other programs before
-        all warps of its own have stored what these wait for.
+        One look at all of it, not one each: a look takes barriers, and what was read too early is read anew at once,
+        not part after part. No warp waits here before all warps of its program have stored their part.
         """
         under_way = range(first, min(first + self.tiling.ahead, len(values)))
         with self.block(f"while {self.any_missing(values[n] for n in under_way)}{' & (t > 0)' if before else ''}:"):

@@ -15,7 +15,7 @@ from gatewise.scan.gpu.source import Tiling
 STORE = 1000  # cycles from a store until all others can read it, by way of the L2 cache
 READ = 500  # cycles until what is read there comes
 LOOK = 200  # cycles of a look at what came, and until it can be multiplied: four barriers, and shared memory
-REST = 300  # cycles of a step for all else: sums that go through shared memory once, a dozen functions
+REST = 300  # cycles for all else, for each number of a tile that a thread has: a hundred instructions of eight warps
 L2_RATE = 64  # bytes a cycle that one multiprocessor reads from the L2 cache
 L2_RATE_OF_ALL = 3100  # that all read together
 # Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
@@ -119,12 +119,12 @@ def _candidate(
         # What is multiplied goes through shared memory, for tensor cores all that was read at once (see
         # Products.product); and after it, at the same place, sums in parts, of two products at once.
         staged = operand * (1 if ieee else max(1, min(ahead, waited)))
-        sums = splits * rows * max(units, outputs) * max(4, work.bytes) * min(work.sums, 2)
-        room = device.shared - RESERVED - max(staged, sums if splits > 1 else 0)
+        sums = splits * rows * max(units, outputs) * max(4, work.bytes)
+        room = device.shared - RESERVED - max(staged, sums * min(work.sums, 2) if splits > 1 else 0)
         resident = room // block if blocks * block > room else blocks
         if resident < blocks:  # and the others come and go
             resident -= 2 * work.sums
-        each = splits * rows * max(units, outputs) * work.sums // (32 * warps)
+        each = sums * work.sums // (4 * 32 * warps)
         if resident < 0 or each > SUMS or (alone and resident < blocks):
             continue
         rate = RATES[work.rate] * warps / 8
@@ -137,12 +137,13 @@ def _candidate(
         read = (waited * operand + (blocks - resident) * block) / l2_rate
         looks = 0 if alone else max(work.exchanges, -(-waited // ahead))
         waits = looks + blocks - resident  # nothing is done meanwhile
-        turn = multiplied + max(read, multiplied * 0.25) + waits * (READ + LOOK) + REST
+        turn = multiplied + max(read, multiplied * 0.25) + waits * (READ + LOOK)
+        turn += REST * max(1, rows * max(units, outputs) / (32 * warps))
         # What is read first is read until it is there, half a time in vain; other turns may pass meanwhile, if it is of
         # the step before.
-        wait = 0 if alone else STORE + min(waited, ahead) * operand / l2_rate / 2
-        turn += (work.exchanges - work.early) * wait
-        cycles = turns * turn + max(0, work.early * wait - (turns - 1) * turn)
+        vain = min(waited, ahead) * operand / l2_rate / 2
+        turn += 0 if alone else (work.exchanges - work.early) * STORE + (0 if work.early else vain)
+        cycles = turns * turn + (0 if alone else max(0, work.early * (STORE + vain) - (turns - 1) * turn))
         waves = -(-row_tiles * work.groups // device.processors) if alone else 1
         tiling = Tiling(rows, units, outputs, tiles, turns > 1, depth, splits, ahead, resident, warps)
         yield cycles * waves, tiling

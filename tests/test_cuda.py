@@ -38,7 +38,7 @@ from tiled import (
     states,
     tiled,
 )
-from tolerances import FLOAT64
+from tolerances import FLOAT32, FLOAT64
 from torch import Tensor
 
 import gatewise
@@ -185,6 +185,18 @@ def test_one_sample_and_one_step(tiling: Tiling) -> None:
     for cell in (cells.gru_reset_before, cells.lstm_projected):
         layer = make(cell, 3, 5)
         compare(layer, batch_of(1, 1)[0], tiling, FLOAT64, hx=states(layer, 1))
+
+
+@pytest.mark.parametrize("tiling", [SINGLE, *SPREAD], ids=name_of)
+def test_float32_in_full_precision_reads_weights_turned(tiling: Tiling) -> None:
+    """Of two directions and of another output size, since the copies have both."""
+    layer = make(cells.lstm_projected, 3, 5, bidirectional=True, dtype=torch.float32)
+    with mock.patch.object(cuda, "launch", wraps=cuda.launch) as launch:
+        compare(layer, batch_of(3)[0].float(), tiling, FLOAT32)
+    read = [set(call.args[0].arrays) for call in launch.call_args_list]
+    assert read[0] >= {"turned_hh", "turned_hr"}
+    assert not read[0] & {"weight_hh", "weight_hr"}
+    assert read[-1] >= {"weight_hh", "weight_hr"}
 
 
 @pytest.mark.parametrize(("hidden", "tiling"), [(1, SINGLE), (17, SINGLE), (17, THREE), (33, TURNS)])

@@ -178,13 +178,20 @@ def all_bits_set(dtype: torch.dtype) -> Tensor:
     return torch.full((1,), -1, dtype=whole).view(dtype)
 
 
+@triton.jit
+def missing_of_two(a, b):
+    return device.missing((a, b), 4)
+
+
 @pytest.mark.parametrize("dtype", [*TYPES, torch.float16, torch.bfloat16])
 def test_all_bits_set_are_missing_and_nothing_plain_is(dtype: torch.dtype) -> None:
     numbers = torch.tensor([NAN, -NAN, INF, -INF, 0.0, -0.0, 1.5], dtype=dtype)
     unset = all_bits_set(dtype)
 
     def is_missing(a: Tensor) -> bool:
-        return bool(run(device.missing, a)[0])
+        found = {bool(run(missing_of_two, *pair)[0]) for pair in ((a, torch.zeros_like(a)), (torch.ones_like(a), a))}
+        assert len(found) == 1
+        return found.pop()
 
     assert not is_missing(numbers)
     for place in range(8):
@@ -197,15 +204,45 @@ def test_all_bits_set_are_missing_and_nothing_plain_is(dtype: torch.dtype) -> No
 
 
 @triton.jit
-def sum_of_parts(y, a, PARTS: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
+def missing_among(y, a, PARTS: tl.constexpr, WARPS: tl.constexpr):
+    i = tl.arange(0, 8)[:, None] * 64 + tl.arange(0, 64)[None, :]
+    parts = (tl.load(a + i),)
+    for k in tl.static_range(1, PARTS):
+        parts = parts + (tl.load(a + k * 512 + i),)  # noqa: RUF005 (Triton has no stars)
+    tl.store(y, device.missing(parts, WARPS))
+
+
+@pytest.mark.parametrize("warps", [2, 4, 8])
+@pytest.mark.parametrize("parts", range(1, 9))
+def test_one_missing_number_of_many_is_found(parts: int, warps: int) -> None:
+    a, y = torch.randn(parts, 512), torch.full((1,), -1, dtype=torch.int32)
+    for place in (None, 0, 77, 511):
+        for part in range(parts) if place is not None else (0,):
+            b = a.clone()
+            if place is not None:
+                b.view(torch.int32)[part, place] = -1
+            with tiled(None):
+                missing_among[(1,)](y, b, parts, warps)
+            assert y.item() == (place is not None)
+
+
+@triton.jit
+def sums_of_parts(y, a, GATES: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
     i = tl.arange(0, ROWS)[:, None] * UNITS + tl.arange(0, UNITS)[None, :]
     parts = tl.arange(0, PARTS)[:, None, None] * (ROWS * UNITS) + i[None]
-    tl.store(y + i, device.total(tl.load(a + parts)))
+    size: tl.constexpr = ROWS * UNITS
+    if GATES == 1:
+        tl.store(y + i, device.total(tl.load(a + parts)))
+    else:
+        one, other = device.totals(tl.load(a + parts), tl.load(a + PARTS * size + parts))
+        tl.store(y + i, one)
+        tl.store(y + size + i, other)
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
-def test_total_is_the_sum_of_the_parts(parts: int) -> None:
-    a, y = torch.randn(parts, 4, 2, dtype=torch.float64), torch.empty(4, 2, dtype=torch.float64)
+@pytest.mark.parametrize("gates", [1, 2])
+@pytest.mark.parametrize("parts", [2, 4, 8, 16, 32])
+def test_total_is_the_sum_of_the_parts(parts: int, gates: int) -> None:
+    a, y = torch.randn(gates, parts, 4, 2, dtype=torch.float64), torch.empty(gates, 4, 2, dtype=torch.float64)
     with tiled(None):
-        sum_of_parts[(1,)](y, a, parts, 4, 2)
-    assert torch.allclose(y, a.sum(0), rtol=1e-14, atol=1e-14)
+        sums_of_parts[(1,)](y, a, gates, parts, 4, 2)
+    assert torch.allclose(y, a.sum(1), rtol=1e-14, atol=1e-14)

@@ -27,7 +27,7 @@ from gatewise.scan.gpu.tiling import RATES, Work, candidates
 
 SHARED = 227 * 1024  # bytes that a block of an H100 can have
 SPILL = 64  # bytes of a thread: some addresses, which cost tens of a step's thousands of cycles
-MOST = 576  # the same for a few of many sizes, such as wide norms: the most seen is 552
+MOST = 640  # the same for a few of many sizes, such as wide norms: the most seen is 616
 SCRIPT = Path(__file__).with_name("compile_kernels.py")
 DIRECTIONS = (False, True)
 
@@ -43,6 +43,7 @@ SHORT = both(
     Case("gru", 1024, 128),
     Case("gru", 256, 64, "fp32", "tf32"),
     Case("gru", 256, 16, "fp32"),
+    Case("gru", 1024, 64, "fp32"),
     Case("gru", 200, 1, "fp64"),
     Case("gru", 256, 16, ragged=True, groups=2),
     Case("gru_reset_before", 256, 16),
@@ -141,7 +142,8 @@ def weights_stay(case: Case, facts: dict[str, Any]) -> Iterator[str]:
 def past_the_first_cache(case: Case, facts: dict[str, Any]) -> Iterator[str]:
     """What programs exchange is read there."""
     awaited = facts["ttgir"].count("isVolatile = true")
-    if awaited != 2 * facts["source"].count("while missing("):
+    asked = [names.count(",") + 1 for names in re.findall(r"while missing\(\((.*?),\), WARPS", facts["source"])]
+    if awaited != 2 * sum(asked):
         yield "each awaited value must be read before a loop and in it"
     volatile, strong = facts["ptx"].count("ld.volatile.global"), facts["sass"].count("STRONG.SYS")
     if (awaited > 0) != (volatile > 0) or (volatile > 0) != (strong > 0):
@@ -201,7 +203,7 @@ def test_nothing_is_compiled_twice(tmp_path: Path) -> None:
 def test_every_tiling_fits_what_a_gpu_asks(hidden: int) -> None:
     """Products have 16 terms at least; a number that is awaited is read by one thread; all that wait are there."""
     for batch, groups, output, rate in product((1, 100), (1, 2), (3, hidden), RATES):
-        work = Work(batch, groups, hidden, output, output < hidden, 4, 1, 2, 4, 2, 4, rate)
+        work = Work(batch, groups, hidden, output, output < hidden, 4, 1, 2, 4, 2, 1, 4, rate)
         found = [tiling for _, tiling in candidates(work, cuda.H100)]
         assert found
         for tiling in found:

@@ -153,8 +153,8 @@ def work_of(graph: Graph, inputs: Inputs, backward: bool, groups: int) -> Work:
 
 
 @lru_cache(maxsize=256)
-def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int, int]:
-    """Of a step, as `Work` has it: gates, projections, operands, sums and exchanges."""
+def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int, int, int]:
+    """Of a step, as `Work` has it: gates, projections, operands, sums, exchanges and early ones."""
     plan = backward_plan(graph)
     run = plan.graph if backward else graph
     roots = [*plan.states, *(i for c in plan.columns for i in c.nodes)] if backward else [i for _, i in graph.outputs]
@@ -162,12 +162,13 @@ def _products(graph: Graph, backward: bool) -> tuple[int, int, int, int, int]:
     gates = sum(len(node.args) for node in live if node.op in ("project", "unproject"))
     wish = Wish(graph, backward, () if backward else graph.watched, True, 2, 2, "float32", "ieee", False, False)
     levels = Writer(wish, Tiling(1, 1, 1, 2, False, 16, 1, 1, 0, 4)).level
-    once = not backward and any(node.op in PRODUCTS for node in live)
+    early = int(not backward and any(node.op in PRODUCTS for node in live))
     projections = sum(node.op in ("output", "unoutput") for node in live)
     operands = sum(len(node.args) for node in set(live) if node.op in PRODUCTS and node.op != "project")
     operands += len({node.args for node in live if node.op == "project"})
     together = Counter(node.args for node in live if node.op == "project")
-    return gates, projections, operands, max(together.values(), default=1), max(levels.values(), default=0) + once
+    exchanges = max(levels.values(), default=0) + early
+    return gates, projections, operands, max(together.values(), default=1), exchanges, early
 
 
 # --- a kernel at work ------------------------------------------------------------------------------------
@@ -326,9 +327,13 @@ def reverse(
 
 
 def _allocate(graph: Graph, inputs: Inputs, kernel: Kernel, tiles: Tiling, arrays: dict[str, Tensor]) -> None:
-    """Add the new states of all steps, and the buffers that only exchanges need: for all steps, or for as many as there
-    is room."""
+    """Add the new states of all steps, weights turned as some kernels want them, and the buffers that only exchanges
+    need: for all steps, or for as many as there is room."""
     like, (steps, batch) = inputs.weight_hr, inputs.x.shape[:2]
+    if "turned_hh" in kernel.arrays:
+        arrays["turned_hh"] = inputs.weight_hh.unflatten(-2, (-1, inputs.hidden_size)).mT.contiguous()
+    if "turned_hr" in kernel.arrays:
+        arrays["turned_hr"] = inputs.weight_hr.mT.contiguous()
     for k, state in enumerate(inputs.states):
         if (name := f"new{k}") in kernel.arrays and name not in arrays:
             arrays[name] = like.new_empty(steps, batch, state.shape[1])

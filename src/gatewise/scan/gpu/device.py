@@ -6,6 +6,8 @@ place for each 1 of |a|: too coarse for exp itself, not for sigmoid and tanh, wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 
@@ -137,35 +139,74 @@ def plain(a):
     return tl.where(a == a, a, float("nan"))
 
 
+@triton.constexpr_function
+def halvings(n: int) -> int:
+    """How often a power of two can be halved."""
+    return n.bit_length() - 1
+
+
+@triton.constexpr_function
+def in_pairs(shape: Sequence[int]) -> list[int]:
+    """The shape with its last numbers two by two."""
+    return [*shape[:-1], shape[-1] // 2, 2]
+
+
 @triton.jit
-def missing(a):
-    """Whether a part of this was not stored yet: all its bits are set, which no larger number's are.
+def missing(parts, warps):
+    """Whether some number of these parts was not stored yet: all its bits are set, which no larger number's are.
+
+    All threads get each warp's maximum and look for themselves, so that it takes a barrier less than tl.max.
+    """
+    most = largest(parts[0], warps)
+    for k in tl.static_range(1, len(parts)):
+        most = tl.maximum(most, largest(parts[k], warps))
+    most = tl.max(most, 1)
+    for _ in tl.static_range(halvings(warps) - 1):
+        one, other = tl.split(tl.reshape(most, in_pairs(most.shape)))
+        most = tl.maximum(one, other)
+    one, other = tl.split(most)
+    return tl.maximum(one, other) == (1 << min(32, parts[0].dtype.primitive_bitwidth)) - 1
+
+
+@triton.jit
+def largest(a, warps):
+    """The largest of each thread's numbers by their bits, (warps, lanes).
 
     A maximum of two 16-bit numbers at a time is one instruction; each comparison would be three.
     """
     width: tl.constexpr = a.dtype.primitive_bitwidth
     if width == 16:
-        most = tl.max(a.to(tl.uint16, bitcast=True)) == 0xFFFF
+        bits = a.to(tl.uint16, bitcast=True)
     elif width == 32:
-        most = tl.max(a.to(tl.uint32, bitcast=True)) == 0xFFFFFFFF
-    else:
-        most = tl.max((a.to(tl.int64, bitcast=True) == -1).to(tl.int32)) != 0
-    return most
+        bits = a.to(tl.uint32, bitcast=True)
+    else:  # a maximum across a warp is one of 32 bits
+        bits = tl.where(a.to(tl.int64, bitcast=True) == -1, 0xFFFFFFFF, 0).to(tl.uint32)
+    lanes: tl.constexpr = min(32, a.numel // warps)  # fewer in tests alone
+    return tl.max(tl.reshape(bits, (a.numel // (lanes * warps), warps, lanes), can_reorder=True), 0)
 
 
 @triton.jit
 def total(a):
-    """The sum of a product's parts, (parts, rows, units) -> (rows, units).
+    """The sum of a product's parts, (parts, rows, units, …) -> (rows, units, …).
 
     After tl.sum every warp would have all sums, and do all that follows once more. The halves of a split lie in one
-    thread, for which the parts are handed out anew, a share to each thread.
+    thread, so the parts are handed out anew, and but once: each thread adds up the numbers that it goes on with.
     """
-    parts: tl.constexpr = a.shape[0]
-    y = tl.permute(a, (1, 2, 0))
-    if parts > 2:
-        y = tl.reshape(y, (a.shape[1], a.shape[2], parts // 2, 2))
+    y = tl.permute(a, (1, 2, 0) if len(a.shape) == 3 else (1, 2, 3, 0))
+    for _ in tl.static_range(halvings(a.shape[0]) - 1):
+        one, other = tl.split(tl.reshape(y, in_pairs(y.shape)))
+        y = one + other
     one, other = tl.split(y)
-    y = one + other
-    if parts > 2:
-        y = tl.sum(y, 2)
-    return y
+    return one + other
+
+
+@triton.jit
+def totals(a, b):
+    """The same of two products, whose parts are handed out at once."""
+    return tl.split(total(tl.join(a, b)))
+
+
+@triton.jit
+def held(a):
+    """float32's a itself, but compilers take it for something new, made here: neither before nor later."""
+    return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [a], dtype=a.dtype, is_pure=False, pack=1)

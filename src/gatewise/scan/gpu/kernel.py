@@ -41,7 +41,7 @@ class Writer(Products):
         w, t, lines = self.wish, self.tiling, self.captured(1)
         numbers = {
             "H": w.hidden, "P": w.output, "ROWS": t.rows, "UNITS": t.units, "OUTPUTS": t.outputs, "TILES": t.tiles,
-            "SPLITS": t.splits, "GATES_HH": len(self.cell.hidden_gates),
+            "SPLITS": t.splits, "WARPS": t.warps, "GATES_HH": len(self.cell.hidden_gates),
         }  # fmt: skip
         for name, number in numbers.items():
             self.line(f"{name}: tl.constexpr = {number}")
@@ -58,6 +58,7 @@ class Writer(Products):
             self.line(f"{size.lower()}s = (tile * {tile(size)} + tl.arange(0, {tile(size)}))[None, :]")
             self.line(f"in_{size.lower()} = {size.lower()}s < {size}")
         widths = {"weight_hh": "GATES_HH * H * P", "bias_hh": "GATES_HH * H", "weight_hr": "P * H"}
+        widths |= {"turned_hh": widths["weight_hh"], "turned_hr": widths["weight_hr"]}
         widths |= {"vectors": f"{len(self.cell.vectors)} * H", "initial": " + ".join(self.state_sizes)}
         for name, width in widths.items():
             if name in self.arrays:

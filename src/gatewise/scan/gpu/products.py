@@ -9,9 +9,9 @@ visible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from gatewise.scan.gpu.source import Source
+from gatewise.scan.gpu.source import Source, tile
 from gatewise.scan.plan import gate_rank
 
 
@@ -35,13 +35,12 @@ class Products(Source):
         for n, (part, _, begin) in enumerate(steps if base is not None else ()):
             offset = f" + {part} * {inner}" if part else ""
             self.ask(values, n, f"{base} + {rows} * ({width}){offset}", begin, inner)
-        # Multiply-adds that no tensor core does come last: LLVM would move them there, but load their operands here.
         for n, (part, operand, begin) in enumerate(steps):
             self.operand(values, n, base, begin, inner, operand)
-            if self.wish.on_tensor_cores:
-                self.multiply(values[n], made, [self.weight(i, part, begin, inner, outer) for i in made], n == 0)
-        for n, (part, _, begin) in enumerate(() if self.wish.on_tensor_cores else steps):
+            if n > 0 and base is not None and not self.wish.on_tensor_cores:
+                self.hold([*(f"sum{i}" for i in made), values[n]])
             self.multiply(values[n], made, [self.weight(i, part, begin, inner, outer) for i in made], n == 0)
+        self.sum_up(made)
         for i in made:
             value = self.finished(i)
             if self.wish.resets and self.spread and self.from_before(i):
@@ -53,13 +52,18 @@ class Products(Source):
         inner = {"project": "P" if self.cell.projects_output else "H", "output": "H", "unoutput": "P"}.get(op, "H")
         return inner, self.wish.hidden if inner == "H" else self.wish.output
 
+    def sum_up(self, made: Sequence[int]) -> None:
+        """Add up the parts of each product's sum, which go through shared memory, two products' at once."""
+        for k in range(0, len(made), 2) if self.tiling.splits > 1 else ():
+            sums = ", ".join(f"sum{i}" for i in made[k : k + 2])
+            self.line(f"{sums} = {'totals' if ',' in sums else 'total'}({sums})")
+
     def finished(self, i: int) -> str:
-        """A product, its parts summed and its bias added."""
-        whole = f"total(sum{i})" if self.tiling.splits > 1 else f"sum{i}"
+        """A product, its bias added."""
         if self.nodes[i].op != "project":
-            return whole
+            return f"sum{i}"
         self.array("bias_hh")
-        return f"{whole} + bias{self.cell.hidden_gates.index(self.nodes[i].key)}"
+        return f"sum{i} + bias{self.cell.hidden_gates.index(self.nodes[i].key)}"
 
     def operand(self, values: Sequence[str], n: int, base: str | None, begin: int, inner: str, operand: int) -> None:
         """Have the n-th part of what a product reads at hand."""
@@ -68,9 +72,20 @@ class Products(Source):
             split = f"tl.permute(tl.reshape({inside}, (ROWS, SPLITS, DEPTH_{inner} // SPLITS)), (1, 0, 2))"
             self.line(f"{values[n]} = {split if self.tiling.splits > 1 else inside}")
             return
-        self.wait(values, n, base.startswith("before"))
+        if n % self.tiling.ahead == 0:
+            self.wait(values, n, base.startswith("before"))
         if (later := n + self.tiling.ahead) < len(values):
             self.read(values, later)
+
+    def hold(self, values: Sequence[str]) -> None:
+        """Keep multiply-adds that no tensor core does where they stand, before the next part is at hand.
+
+        LLVM would move them to the end of the step, but not what they read from shared memory, which then is in
+        registers; and Triton would copy all parts to shared memory first, where the weights leave no room for them. The
+        interpreter has no assembler, and needs none.
+        """
+        for value in values if not self.wish.widen else ():
+            self.line(f"{value} = held({value})")
 
     def multiply(self, value: str, made: Sequence[int], weights: Sequence[str], first: bool) -> None:
         """Add a part's products to each sum."""
@@ -89,22 +104,30 @@ class Products(Source):
         return f"({index} + {begin})" if begin else index
 
     def weight(self, i: int, part: int, begin: int, inner: str, outer: str) -> str:
-        """The name of a block of weights, terms x units; one that is not on the chip is loaded here."""
+        """The name of a block of weights, terms x units; one that is not on the chip is loaded here.
+
+        Where no tensor core multiplies, it comes from a copy with units side by side, as it then is in shared memory:
+        else a warp's threads, each of which reads another unit's weights, would all read from one bank of it.
+        """
         node, low = self.nodes[i], outer.lower()
         down = self.index("down", inner, begin)
         units = f"{low}s[None]" if self.tiling.splits > 1 else f"{low}s"
         inside = f"in_{low}[None]" if self.tiling.splits > 1 else f"in_{low}"
+        turned = ""
         if node.op == "project":
             gate = self.cell.hidden_gates.index(node.key)
             name, place = f"w{gate}_{begin}", f"weight_hh + ({gate} * H + {units}) * {inner} + {down}"
+            turned = f"turned_hh + ({gate} * {inner} + {down}) * H + {units}"
         elif node.op == "unproject":
             gate = self.cell.hidden_gates.index(node.key.split()[part])
             name, place = f"w{gate}_{begin}", f"weight_hh + ({gate} * H + {down}) * {outer} + {units}"
         elif node.op == "output":
             name, place = f"w_hr_{begin}", f"weight_hr + {units} * H + {down}"
+            turned = f"turned_hr + {down} * P + {units}"
         else:
             name, place = f"w_hr_{begin}", f"weight_hr + {down} * H + {units}"
-        self.array("weight_hh" if "hh" in place else "weight_hr")
+        place = place if self.wish.on_tensor_cores else turned or place
+        self.array(place.partition(" ")[0])
         text = f"{name} = tl.load({place}, mask=({down} < {inner}) & {inside}, other=0.0)"
         if name not in self.weights:
             self.weights[name] = text
@@ -123,11 +146,20 @@ class Products(Source):
     def read(self, values: Sequence[str], n: int) -> None:
         self.line(f"{values[n]} = tl.load(there{n}, mask=inside{n}, other=0.0, volatile=True)")
 
-    def wait(self, values: Sequence[str], n: int, before: bool) -> None:
-        """Read again and again until every program has stored its part; the states before the first step are there,
-        whatever their bits."""
-        with self.block(f"while missing({values[n]}){' & (t > 0)' if before else ''}:"):
-            self.read(values, n)
+    def wait(self, values: Sequence[str], first: int, before: bool) -> None:
+        """Read what is under way again and again until every program has stored its part; the states before the first
+        step are there, whatever their bits.
+
+        One look at all of it, not one each: a look takes barriers, and what was read too early is read anew at once,
+        not part after part. No warp waits here before all warps of its program have stored their part.
+        """
+        under_way = range(first, min(first + self.tiling.ahead, len(values)))
+        with self.block(f"while {self.any_missing(values[n] for n in under_way)}{' & (t > 0)' if before else ''}:"):
+            for n in under_way:
+                self.read(values, n)
+
+    def any_missing(self, values: Iterable[str]) -> str:
+        return f"missing(({', '.join(values)},), WARPS)"
 
     def products_of_initial(self) -> None:
         """Before the first step: the products of states before a step, made of the initial ones.
@@ -147,6 +179,7 @@ class Products(Source):
                 )
                 self.line(f"a = tl.broadcast_to({load}, {wide})")
                 self.multiply("a", [i], [self.weight(i, 0, begin, inner, self.sizes[i])], begin == 0)
+            self.sum_up([i])
             self.line(f"fresh{i} = {self.finished(i)}")
 
     # --- exchange ----------------------------------------------------------------------------------------
@@ -169,7 +202,11 @@ class Products(Source):
             node = self.nodes[i]
             if node.op == "mean":
                 value = self.sum_of_tile(node.args[0])
-                self.line(f"tl.store({self.parts_of_mean(i, 'row')} + tile, plain({value}), mask=alive)")
+                low = self.sizes[node.args[0]].lower()
+                # As a tile, of which a column is stored: one of rows alone would go through shared memory.
+                place = f"{self.parts_of_mean(i)} + tile + 0 * {low}s"
+                first = f"live & ({low}s == tile * {tile(self.sizes[node.args[0]])})"
+                self.line(f"tl.store({place}, plain({value})[:, None], mask={first})")
                 continue
             name, width = self.medium(i)
             if name in stored:
@@ -181,16 +218,14 @@ class Products(Source):
                 size = "H" if width == "H" else "P"
                 value = f"plain({self.full(node.args[0])}).to(D)"
                 self.store(self.step_of(name, width, "(step - start * all_rows)"), value, size, width)
-        if readers:
-            self.line("tl.debug_barrier()  # stored before anything is awaited")
 
-    def parts_of_mean(self, i: int, rows: str) -> str:
+    def parts_of_mean(self, i: int) -> str:
         """Where this step's parts of a mean lie, one of each tile; the means of a level lie side by side, so that one
         address serves all."""
         level = self.level[i]
         means = [j for j in self.live if self.level[j] == level and self.nodes[j].op == "mean" and self.exchanges(j)]
         name, width = self.array(f"means{level}x{len(means)}", True), f"({len(means)} * TILES)"
-        return f"{name} + ((t - start) * all_rows + {rows}) * {width} + {means.index(i)} * TILES"
+        return f"{name} + ((t - start) * all_rows + rows) * {width} + {means.index(i)} * TILES"
 
     def sum_of_tile(self, i: int) -> str:
         """The sum of a value over this program's units, of each row."""
@@ -204,11 +239,13 @@ class Products(Source):
             # As many numbers as threads at least: of fewer each warp loads a copy, `missing` sees one, sums another.
             across = max(1 << (self.tiling.tiles - 1).bit_length(), 32 * self.tiling.warps // self.tiling.rows)
             self.line(f"each = tl.arange(0, {across})[None, :]")
-            self.line(f"there{i} = {self.parts_of_mean(i, 'rows')} + each")
+            self.line(f"there{i} = {self.parts_of_mean(i)} + each")
             self.line(loads[i])
+        if means:
+            with self.block(f"while {self.any_missing(f'a{i}' for i in means)}:"):
+                for i in means:
+                    self.line(loads[i])
         for i in means:
-            with self.block(f"while missing(a{i}):"):
-                self.line(loads[i])
             self.line(f"v{i} = tl.sum(a{i}, 1)[:, None] / {self.sizes[self.nodes[i].args[0]]}", self.named(i))
         done: set[int] = set(means)
         for i in nodes:

@@ -12,13 +12,16 @@ from functools import lru_cache
 
 from gatewise.scan.gpu.source import Tiling
 
-EXCHANGE = 1500  # cycles from a store until all others have read it, by way of the L2 cache
-CHECK = 200  # cycles for each part that is waited for: a look at every number, and barriers
+STORE = 1000  # cycles from a store until all others can read it, by way of the L2 cache
+READ = 500  # cycles until what is read there comes
+LOOK = 200  # cycles of a look at what came, and until it can be multiplied: four barriers, and shared memory
+REST = 300  # cycles for all else, for each number of a tile that a thread has: a hundred instructions of eight warps
 L2_RATE = 64  # bytes a cycle that one multiprocessor reads from the L2 cache
 L2_RATE_OF_ALL = 3100  # that all read together
 # Multiplications a cycle of one multiprocessor, as far as Triton's products reach; float64's and ieee float32's last.
-RATES = {"tensor": 900, "tf32": 450, "ieee": 100, "float64": 50}
-RESERVED = 12 * 1024  # bytes of shared memory for exchanges among a program's threads
+RATES = {"tensor": 900, "tf32": 450, "ieee": 115, "float64": 50}
+SHARED_RATE = 128  # bytes a cycle that it reads from its shared memory
+RESERVED = 2 * 1024  # bytes of shared memory for small exchanges among a program's threads
 REGISTERS = 64  # of a thread, for what is read ahead
 PARTS = 12  # of what a step reads; each is written out, and with more of them compiling takes too long
 SUMS = 96  # of a thread, for products; with more of either the compiler spills them to memory
@@ -40,7 +43,8 @@ class Work:
     hidden, output: H and P. projects: whether these are two sizes.
     gates: how many gates' products a step has, each H x P. projections: the same of the output's projection.
     operands: how many values of P or H numbers these read. sums: how many products are summed at a time.
-    exchanges: how many exchanges of a step are waited for, one after the other.
+    exchanges: how many exchanges of a step are waited for, one after the other. early: how many of these are of what
+    the step before has stored.
     bytes: of a number. rate: a key of RATES.
     """
 
@@ -54,6 +58,7 @@ class Work:
     operands: int
     sums: int
     exchanges: int
+    early: int
     bytes: int
     rate: str
 
@@ -74,7 +79,7 @@ def candidates(work: Work, device: Device) -> Iterator[tuple[float, Tiling]]:
     wide = max(work.hidden, work.output)
     smallest = 1 if work.rate == "ieee" else 16  # rows, of products on tensor cores
     most = power_of_two(max(work.batch, smallest, 2))
-    for rows in (1, 2, 4) if work.rate == "ieee" else (16, 32, 64):
+    for rows in (1, 2, 4, 8, 16) if work.rate == "ieee" else (16, 32, 64):
         if not smallest <= rows <= most:
             continue
         all_of = power_of_two(max(work.hidden, 16)), power_of_two(max(work.output, 16))
@@ -94,7 +99,7 @@ def _candidate(
     work: Work, device: Device, rows: int, units: int, outputs: int, tiles: int, depth: int
 ) -> Iterator[tuple[float, Tiling]]:
     """The tiling of these sizes with its time, if it fits."""
-    alone = tiles == 1
+    alone, wide = tiles == 1, max(work.hidden, work.output)
     row_tiles = -(-work.batch // rows)
     parts = row_tiles if alone else min(row_tiles, max(1, device.processors // (tiles * work.groups)))
     turns = -(-row_tiles // parts)
@@ -106,24 +111,39 @@ def _candidate(
         if not alone and rows * depth < 32 * warps:
             continue  # several threads would each load a number, some before it is stored; `missing` asks one of them
         operand = rows * depth * work.bytes
-        at_once = work.operands * max(terms) if work.rate == "ieee" and not alone else 1  # see Products.product
-        sums = splits * rows * max(units, outputs) * 4
-        room = device.shared - RESERVED - at_once * operand - sums
+        waited = 0 if alone else work.operands * max(terms)
+        ieee = work.rate == "ieee"
+        if ieee and rows >= 4 and depth // splits > 16:
+            continue  # a thread reads all terms of its rows and units at once, and would spill
+        ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
+        # What is multiplied goes through shared memory, for tensor cores all that was read at once (see
+        # Products.product); and after it, at the same place, sums in parts, of two products at once.
+        staged = operand * (1 if ieee else max(1, min(ahead, waited)))
+        sums = splits * rows * max(units, outputs) * max(4, work.bytes)
+        room = device.shared - RESERVED - max(staged, sums * min(work.sums, 2) if splits > 1 else 0)
         resident = room // block if blocks * block > room else blocks
         if resident < blocks:  # and the others come and go
             resident -= 2 * work.sums
-        each = rows * max(units, outputs) * work.sums // (32 if splits > 1 else 32 * warps)
+        each = sums * work.sums // (4 * 32 * warps)
         if resident < 0 or each > SUMS or (alone and resident < blocks):
             continue
-        ahead = max(1, min(8, REGISTERS * warps * 32 * 4 // operand))
         rate = RATES[work.rate] * warps / 8
         multiplied = rows * (work.gates * units * work.output + work.projections * outputs * work.hidden) / rate
+        if ieee:  # each warp reads its terms' weights once, and four rows of a tile from one bank
+            fetched = blocks * block + rows * work.operands * wide * work.bytes * 4
+            multiplied = max(multiplied, fetched / (SHARED_RATE * warps / 8))
         used = tiles * parts * work.groups
         l2_rate = min(L2_RATE, L2_RATE_OF_ALL / min(used, device.processors))
-        waited = 0 if alone else work.operands * max(terms)
         read = (waited * operand + (blocks - resident) * block) / l2_rate
-        turn = multiplied + max(read, multiplied * 0.25) + waited * CHECK + 300
-        cycles = max(turns * turn, turn + (0 if alone else EXCHANGE * work.exchanges) + (turns - 1) * turn)
+        looks = 0 if alone else max(work.exchanges, -(-waited // ahead))
+        waits = looks + blocks - resident  # nothing is done meanwhile
+        turn = multiplied + max(read, multiplied * 0.25) + waits * (READ + LOOK)
+        turn += REST * max(1, rows * max(units, outputs) / (32 * warps))
+        # What is read first is read until it is there, half a time in vain; other turns may pass meanwhile, if it is of
+        # the step before.
+        vain = min(waited, ahead) * operand / l2_rate / 2
+        turn += 0 if alone else (work.exchanges - work.early) * STORE + (0 if work.early else vain)
+        cycles = turns * turn + (0 if alone else max(0, work.early * (STORE + vain) - (turns - 1) * turn))
         waves = -(-row_tiles * work.groups // device.processors) if alone else 1
         tiling = Tiling(rows, units, outputs, tiles, turns > 1, depth, splits, ahead, resident, warps)
         yield cycles * waves, tiling
@@ -133,8 +153,8 @@ def _divisions(work: Work, rows: int, units: int, depth: int) -> Iterator[tuple[
     """How many warps, and in how many parts they share a product's sum: 1 where there are tiles enough for all."""
     most = max(1, depth // 16)  # terms of one product of Triton's are 16 at least
     for warps in (4, 8):
-        if work.rate == "ieee":  # a thread has one sum at least
-            yield warps, min(most, max(warps, warps * 32 // (rows * units)))
+        if work.rate == "ieee":  # a thread has a square of sums, for which it reads few numbers: 4 x 4 where it can
+            yield warps, min(most, max(warps, warps * 32 * min(rows, 4) ** 2 // (rows * units)))
         elif rows == 16 and units >= 128:
             yield warps, 1
         else:
@@ -148,6 +168,6 @@ def choose(work: Work, device: Device) -> tuple[Tiling, ...]:
     def rank(pair: tuple[float, Tiling]) -> tuple[object, ...]:
         cycles, tiling = pair
         parts = work.operands * -(-max(work.hidden, work.output) // tiling.depth)
-        return max(parts, PARTS), cycles, tiling.warps, tiling.rows, tiling.units
+        return max(parts, PARTS), cycles, parts, tiling.warps, tiling.rows, tiling.units
 
     return tuple(tiling for _, tiling in sorted(candidates(work, device), key=rank))

@@ -59,6 +59,8 @@ class Instruction:
     guard: Callable[[Group], Array] | None = None
     run: Callable[[Group], Any] | None = None
     target: int = -1
+    address: Callable[[Group], Array] | None = None
+    together: bool = False  # whether all lanes of a warp must be there
     kind: str = ""  # branch, barrier, end, awaited load, store: what the scheduler has to do with
 
 
@@ -233,12 +235,14 @@ class Machine:
                 self.shadows[space] = Shadow(size, min(sizes, default=4), space == "global")
         self.pc = np.zeros(self.count, np.int32)
         self.ready = np.ones(self.count, np.bool_)
+        self.stalled = np.zeros(self.count, np.bool_)  # before what needs all lanes of a warp
         self.ended = np.zeros(self.warps, np.bool_)
         self.arrived = np.zeros(self.warps, np.bool_)
         self.epoch = np.zeros(grid, np.int32)
         self.version = 0  # of memory
         self.parked = np.full(self.warps, -1, np.int64)  # the version of which a warp has seen all that it waits for
-        self.looked: dict[int, tuple[Array, Array]] = {}  # of an awaited load: the version then, and the addresses
+        # Of an awaited load: memory's version then, the address, and how often it was loaded again for nothing.
+        self.looked: dict[int, tuple[Array, ...]] = {}
         self.spins = np.zeros(self.warps, np.bool_)
         self.speed = 10 ** -self.choose.random(grid)  # some programs run ahead
         self.seen = Seen(np.zeros(self.warps, np.int64), np.zeros(self.warps, np.int64))
@@ -296,7 +300,7 @@ class Machine:
         elif name == "bar.sync":
             if operands != ["0"] or predicate:
                 raise NotImplementedError(f"PTX: {text}")
-            made.kind = "barrier"
+            made.kind, made.together = "barrier", True
         else:
             made.run = self.memory_access(made, operands) or self.crosswise(made, operands) or self.each(made, operands)
             if made.run is None:
@@ -433,7 +437,7 @@ class Machine:
         if op == "ld":
             targets, dtype = self.targets(values), TYPES[kind]
             if awaited and space == "global":
-                made.kind = "awaited"
+                made.kind, made.address = "awaited", address
 
             def load(g: Group) -> None:
                 index = self.places(made, space, address(g), size, g)
@@ -519,15 +523,8 @@ class Machine:
 
         else:
             return None
-        if run is None or made.guard:
-            return None
-
-        def all_of(g: Group) -> None:
-            if not g.whole:
-                self.fault(made, g, "needs all lanes of a warp")
-            run(g)
-
-        return all_of
+        made.together = True
+        return None if made.guard else run
 
     def shuffle(self, how: str, operands: Sequence[str]) -> Callable[[Group], None] | None:
         if "|" in operands[0] or operands[3:] != ["31", "-1"]:
@@ -595,7 +592,12 @@ class Machine:
     def next(self) -> Group | None:
         """The threads to go on: of a warp those at its lowest instruction; of all warps at one instruction some."""
         self.seen.choices += 1
-        lowest = np.where(self.ready, self.pc, FAR).reshape(-1, 32).min(1)
+        ready = self.ready
+        if self.stalled.any():
+            first, last = (self.pc.reshape(-1, 32).min(1), self.pc.reshape(-1, 32).max(1))
+            self.stalled &= ~np.repeat((first == last) & ready.reshape(-1, 32).all(1), 32)
+            ready = ready & ~self.stalled
+        lowest = np.where(ready, self.pc, FAR).reshape(-1, 32).min(1)
         able = (lowest != FAR) & (self.parked != self.version)
         if not able.any():
             if self.ended.all():
@@ -615,7 +617,7 @@ class Machine:
                 fast = self.choose.random(self.warps) < 0.5
             if (chosen & fast).any():
                 chosen &= fast
-        threads = np.flatnonzero(np.repeat(chosen, 32) & self.ready & (self.pc == pc))
+        threads = np.flatnonzero(np.repeat(chosen, 32) & ready & (self.pc == pc))
         return Group(threads, len(threads) == 32 * int(chosen.sum()))
 
     def deadlock(self) -> None:
@@ -630,6 +632,11 @@ class Machine:
         since = pc
         while True:
             made = self.code[pc]
+            if not g.whole and made.together:
+                self.pc[g.at] = pc
+                self.stalled[g.at] = True
+                self.seen.instructions[g.warps] += pc - since
+                return
             if not made.kind:
                 who = g if made.guard is None else g.only(np.broadcast_to(made.guard(g), g.count))
                 if who is not None:
@@ -678,8 +685,6 @@ class Machine:
 
     def barrier(self, g: Group, made: Instruction, pc: int) -> int:
         """Wait for the others of the program; go on if they are here."""
-        if not g.whole:
-            self.fault(made, g, "is not reached by all lanes of a warp")
         self.seen.barriers[g.warps] += 1
         self.pc[g.at] = pc + 1
         self.ready[g.at] = False
@@ -704,38 +709,28 @@ class Machine:
         return free
 
     def look(self, g: Group, made: Instruction, pc: int) -> Group | None:
-        """Before an awaited load: warps that have loaded just this, since when memory did not change, wait until it does.
-
-        Gives the others, if any.
+        """Before an awaited load: warps that have loaded just this twice while memory did not change wait until it does.
+        Once would not do: what the program loads elsewhere may be newer. Gives the others, if any.
         """
-        who = g if made.guard is None else g.only(np.broadcast_to(made.guard(g), g.count))
-        if pc not in self.looked:
-            self.looked[pc] = np.full(self.count, -1, np.int64), np.zeros(self.count, np.int64)
-        versions, addresses = self.looked[pc]
         self.spins[g.warps] = False
+        who = g if made.guard is None else g.only(np.broadcast_to(made.guard(g), g.count))
         if who is None:
             return g
-        address = self.awaited_address(made)(who)
-        same = (addresses[who.at] == address) & (versions[who.at] >= 0)
+        if pc not in self.looked:
+            self.looked[pc] = tuple(np.full(self.count, -1, np.int64) for _ in range(3))
+        versions, addresses, times = self.looked[pc]
+        address = made.address(who) if made.address else np.zeros(who.count, np.int64)
+        same = addresses[who.at] == address
         still = same & (versions[who.at] == self.version)
-        warps = np.zeros(self.warps, np.int64)
-        np.add.at(warps, who.threads[~still] // 32, 1)
+        times[who.at] = np.where(still, times[who.at] + 1, 0)
+        versions[who.at], addresses[who.at] = self.version, address
+        new = np.bincount(who.threads[times[who.at] < 2] // 32, minlength=self.warps)
         waiting = np.zeros(self.warps, np.bool_)
-        waiting[who.warps] = warps[who.warps] == 0
-        self.spins[np.unique(who.threads[same] // 32)] = True
-        self.pc[g.at] = pc
+        waiting[who.warps] = new[who.warps] == 0
+        self.spins[who.threads[same] // 32] = True
         self.parked[waiting] = self.version
-        on = g.only(~waiting[g.threads // 32])
-        if on is None:
-            return None
-        who = on if made.guard is None else on.only(np.broadcast_to(made.guard(on), on.count))
-        if who is not None:
-            versions[who.at] = self.version
-            addresses[who.at] = self.awaited_address(made)(who)
-        return on
-
-    def awaited_address(self, made: Instruction) -> Callable[[Group], Array]:
-        return self.address(made.text.rpartition("[")[2].rstrip("] "), "b64")
+        self.pc[g.at] = pc
+        return g.only(~waiting[g.threads // 32])
 
 
 # --- text ------------------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def conversion(mods: Sequence[str], to: str, of: str) -> Op | None:
         narrow = halves[to.removesuffix("x2")]
         return lambda a, b: narrow(flush(a)).astype(np.uint32) << np.uint32(16) | narrow(flush(b)).astype(np.uint32)
     if to in halves and of == "f32":
-        return lambda a: halves[to](flush(a))
+        return lambda a: halves[to](flush(a)).view(TYPES[to])
     if of == "bf16" and to == "f32":
         return lambda a: canonical(from_bf16(a))
     if to[0] == "f" and of[0] == "f":

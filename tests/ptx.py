@@ -21,6 +21,7 @@ from torch import Tensor
 
 BASE = 0x7F0000000000  # the address at which memory begins
 GAP = 512  # bytes between tensors
+FOR_EVER = 30_000  # jumps back, while memory does not change
 MANY = -2  # of who has read: several
 FAR = np.iinfo(np.int32).max
 FILES = {"p": np.bool_, "rs": np.uint16, "r": np.uint32, "rd": np.uint64, "f": np.uint32, "fd": np.uint64}
@@ -240,6 +241,7 @@ class Machine:
         self.arrived = np.zeros(self.warps, np.bool_)
         self.epoch = np.zeros(grid, np.int32)
         self.version = 0  # of memory
+        self.jumps = 0  # back, since it changed
         self.parked = np.full(self.warps, -1, np.int64)  # the version of which a warp has seen all that it waits for
         # Of an awaited load: memory's version then, the address, and how often it was loaded again for nothing.
         self.looked: dict[int, tuple[Array, ...]] = {}
@@ -263,8 +265,8 @@ class Machine:
             if match := re.match(r"\.reg \.(\w+) ([%\w]+)(?:<(\d+)>)?$", rest):
                 dtype = bits_of(TYPES[match[1]]) if match[1] != "pred" else np.bool_
                 names = [f"{match[2]}{k}" for k in range(int(match[3]))] if match[3] else [match[2]]
-                for name, row in zip(names, np.zeros((len(names), self.count), dtype), strict=True):
-                    self.registers[name] = row
+                for name in names:  # ones in all bits: nobody may count on zeros
+                    self.registers[name] = np.full(self.count, -1).astype(dtype)
             elif rest.startswith(".pragma") or not rest:
                 continue
             elif rest.startswith("."):
@@ -368,12 +370,13 @@ class Machine:
         return lambda g: target(g, function(*(s(g) for s in sources)).astype(dtype, copy=False))
 
     def compared(self, mods: Sequence[str], operands: Sequence[str]) -> Callable[[Group], None] | None:
-        """setp: a comparison, joined with a predicate or not; to the second target goes its opposite."""
-        name, *joined = [m for m in mods if m not in TYPES and m != "ftz"]
+        """setp: a comparison, joined with a predicate or not; to the second target goes its opposite, or what the upper
+        halves make."""
+        name, *joined = [m for m in mods if m not in TYPES]
         kind = mods[-1]
-        compare = comparison(name, np.dtype(TYPES[kind]).kind if kind != "bf16" else "")
+        compare = comparison(name, kind)
         joins = {"and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor}
-        if compare is None or len(joined) > 1 or not set(joined) <= set(joins) or "ftz" in mods:
+        if compare is None or len(joined) > 1 or not set(joined) <= set(joins):
             return None
         a, b = (self.source(t, kind) for t in operands[1:3])
         targets = [self.target(t) for t in operands[0].split("|")]
@@ -383,7 +386,8 @@ class Machine:
 
         def run(g: Group) -> None:
             y = compare(a(g), b(g))
-            for target, value in zip(targets, (y, ~y), strict=False):
+            halves = (y[..., 0], y[..., 1]) if kind.endswith("x2") else (y, ~y)
+            for target, value in zip(targets, halves, strict=False):
                 target(g, join(value, other(g) ^ inverse) if join and other else value)
 
         return run
@@ -459,6 +463,7 @@ class Machine:
             self.put(made, space, index, size, values, g)
             if space == "global":
                 self.version += 1
+                self.jumps = 0
 
         return store
 
@@ -510,6 +515,8 @@ class Machine:
             run = self.matrices(name.removeprefix("mma.sync.aligned."), operands)
         elif match := re.match(r"(ld|st)matrix\.sync\.aligned\.m8n8\.x([124])(\.trans)?\.shared\.b16$", name):
             run = self.rows(made, match[1], int(match[2]), bool(match[3]), operands)
+        elif name == "bar.warp.sync" and operands == ["-1"]:
+            run = lambda g: None  # noqa: E731
         elif match := re.match(r"shfl\.sync\.(bfly|idx)\.b32$", name):
             run = self.shuffle(match[1], operands)
         elif match := re.match(r"redux\.sync\.(min|max|add|and|or|xor)\.([sub]32)$", name):
@@ -678,6 +685,13 @@ class Machine:
             length = pc + 1 - made.target
             self.seen.instructions[again.warps] -= length
             self.seen.barriers[again.warps] -= sum(i.kind == "barrier" for i in self.code[made.target : pc + 1])
+        if 0 <= made.target <= pc and taken.any():
+            self.jumps += 1
+            if self.jumps > FOR_EVER:
+                raise Fault(f"deadlock: loops for ever at instruction {pc}, `{made.text}`, and nobody stores")
+            if self.seed and self.jumps % 16 == 0:
+                self.pc[g.at] = np.where(taken, made.target, pc + 1)
+                return -1
         if taken.all() or not taken.any():
             return made.target if taken.all() else pc + 1
         self.pc[g.at] = np.where(taken, made.target, pc + 1)

@@ -73,7 +73,8 @@ def fma(a: Array, b: Array, c: Array) -> Array:
     y = product + c
     back = y - product
     lost = lost + ((product - (y - back)) + (c - back))
-    return np.where(np.isfinite(lost), y + lost, y)
+    y = np.where(np.isfinite(lost), y + lost, y)
+    return np.where(np.isinf(c) & np.isfinite(a) & np.isfinite(b), c, y)
 
 
 # --- integers --------------------------------------------------------------------------------------------
@@ -140,15 +141,21 @@ ORDERS = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal
 
 
 def comparison(name: str, kind: str) -> Op | None:
-    """Of floats: false of a NaN; true with a `u` at the end; `num` and `nan` ask for nothing else."""
-    if kind != "f":
+    """Of floats: false of a NaN; true with a `u` at the end; `num` and `nan` ask for nothing else. Of two halves both."""
+    if kind.removesuffix("x2") in ("bf16", "f16"):
+        compare, read = comparison(name, "f32"), from_bf16 if kind[0] == "b" else (lambda a: a.view(np.float16))
+        if kind.endswith("x2"):
+            return compare and (lambda a, b: compare(*(read(t.view(np.uint16)).reshape(-1, 2) for t in (a, b))))
+        return compare and (lambda a, b: compare(read(a), read(b)))
+    if kind[0] != "f":
         return ORDERS.get(name)
     if name in ("num", "nan"):
         return lambda a, b: (np.isnan(a) | np.isnan(b)) == (name == "nan")
-    order = ORDERS.get(name.removesuffix("u") if len(name) == 3 else name)
-    if order is None:
+    unordered = len(name) == 3 and name.endswith("u")
+    order = {k: v for k, v in ORDERS.items() if k[0] != "h" and k not in ("lo", "ls")}.get(name[:2])
+    if order is None or (len(name) > 2 and not unordered):
         return None
-    return lambda a, b: np.where(np.isnan(a) | np.isnan(b), len(name) == 3, order(a, b))
+    return lambda a, b: np.where(np.isnan(a) | np.isnan(b), unordered, order(a, b))
 
 
 # --- which op computes what ----------------------------------------------------------------------------------
@@ -180,13 +187,13 @@ def conversion(mods: Sequence[str], to: str, of: str) -> Op | None:
         return lambda a, b: narrow(flush(a)).astype(np.uint32) << np.uint32(16) | narrow(flush(b)).astype(np.uint32)
     if to in halves and of == "f32":
         return lambda a: halves[to](flush(a)).view(TYPES[to])
-    if of == "bf16" and to == "f32":
-        return lambda a: canonical(from_bf16(a))
+    if of == "bf16" and to in ("f32", "f64"):
+        return lambda a: canonical(from_bf16(a)).astype(TYPES[to])
+    if "bf16" in (to, of):
+        return None
     if to[0] == "f" and of[0] == "f":
         whole = WHOLE[rounding] if rounding else (lambda a: a)
         return lambda a: canonical(flush(whole(flush(a)).astype(TYPES[to])))
-    if "bf16" in (to, of):
-        return None
     if to[0] == "f":
         return lambda a: a.astype(TYPES[to])
     if of[0] == "f":  # beyond what the integer holds: its nearest; NaN: 0
@@ -211,7 +218,7 @@ def arithmetic(name: str) -> tuple[Op, list[str], str] | None:
     if not types:
         return None
     last = types[-1]
-    kind = np.dtype(TYPES[last]).kind if last not in ("bf16", "bf16x2", "f16x2") else "half"
+    kind = np.dtype(TYPES[last]).kind if last not in ("f16", "bf16", "bf16x2", "f16x2") else "half"
     if op == "cvt" and len(types) == 2:
         convert = conversion(mods, *types)
         return convert and (convert, [last] * (2 if types[0].endswith("x2") else 1), types[0])
@@ -223,6 +230,9 @@ def arithmetic(name: str) -> tuple[Op, list[str], str] | None:
         return multiplication(op, mods, last)
     if op in ("min", "max") and last == "u16x2":
         return partial(pairwise, PLAIN[op], np.uint16), [last, last], last
+    if kind == "half" and op in ("abs", "neg") and not mods:
+        bits, sign = ("b32", np.uint32(0x80008000)) if last.endswith("x2") else ("b16", np.uint16(0x8000))
+        return (lambda a: a & ~sign if op == "abs" else a ^ sign), [bits], bits
     if kind == "f":
         return floating(op, mods, last)
     if op in PLAIN and not mods and kind in "iub":
@@ -255,7 +265,7 @@ def floating(op: str, mods: Sequence[str], last: str) -> tuple[Op, list[str], st
     """float32 and float64, to nearest even; approximations are better than a GPU's, which has an error in their last
     bits, but for rcp's of float64, which has 20 bits."""
     rest = set(mods) - {"rn", "ftz", "approx", "full", "NaN"}
-    if op not in FLOAT or rest or (last == "f16" and op != "mov"):
+    if op not in FLOAT or rest:
         return None
     function = {"min": np.minimum, "max": np.maximum}.get(op) if "NaN" in mods else FLOAT[op]
     if function is None:

@@ -39,7 +39,8 @@ def halves(a, b, M: tl.constexpr, N: tl.constexpr):
     rows, columns = tl.arange(0, M), tl.arange(0, N)
     tile = tl.load(a + rows[:, None] * 2 * N + tl.arange(0, 2 * N)[None, :])
     one, other = tl.split(tl.permute(tl.reshape(tile, (M, 2, N)), (0, 2, 1)))
-    tl.store(b + rows[:, None] * N + columns[None, :], one - other)
+    tl.store(b + rows[:, None] * 2 * N + columns[None, :], other)
+    tl.store(b + rows[:, None] * 2 * N + N + columns[None, :], one)
 
 
 @triton.jit
@@ -63,16 +64,15 @@ def check_dot(launch: Launch, dtype: torch.dtype, how: str) -> float:
     """How far products are off, each relative to what float32 or float64 rounds."""
     worst, unit = 0.0, 2.0**-23 if dtype is not torch.float64 else 2.0**-52
     wide = torch.float64 if dtype is torch.float64 else torch.float32
-    for warps in (1, 4, 8):
-        for M, N, K in ((16, 8, 16), (16, 64, 32), (32, 32, 64), (64, 16, 128)):
-            a, b = torch.randn(M, K, dtype=torch.float64).to(dtype), torch.randn(N, K, dtype=torch.float64).to(dtype)
-            c = torch.full((M, N), torch.nan, dtype=wide)
-            F = tl.float64 if dtype is torch.float64 else tl.float32
-            launch(dot, 1, [a, b, c], {"M": M, "N": N, "K": K, "F": F, "how": how, "num_warps": warps})
-            exact_a, exact_b = ((t.view(torch.int32) & ~0x1FFF).view(torch.float32) if how == "tf32" else t for t in (a, b))
-            scale = exact_a.double().abs() @ exact_b.double().abs().t()
-            error = (c.double() - exact_a.double() @ exact_b.double().t()).abs() / scale
-            worst = max(worst, error.max().item() / unit)
+    for warps, M, N, K in ((1, 16, 8, 16), (4, 32, 32, 64), (8, 16, 64, 128)):
+        a, b = torch.randn(M, K, dtype=torch.float64).to(dtype), torch.randn(N, K, dtype=torch.float64).to(dtype)
+        c = torch.full((M, N), torch.nan, dtype=wide)
+        F = tl.float64 if dtype is torch.float64 else tl.float32
+        launch(dot, 1, [a, b, c], {"M": M, "N": N, "K": K, "F": F, "how": how, "num_warps": warps})
+        exact_a, exact_b = ((t.view(torch.int32) & ~0x1FFF).view(torch.float32) if how == "tf32" else t for t in (a, b))
+        scale = exact_a.double().abs() @ exact_b.double().abs().t()
+        error = (c.double() - exact_a.double() @ exact_b.double().t()).abs() / scale
+        worst = max(worst, error.max().item() / unit)
     return worst
 
 
@@ -93,9 +93,9 @@ def check_moves(launch: Launch, dtype: torch.dtype) -> float:
         b = torch.full((N, M), torch.nan, dtype=dtype)
         launch(transpose, 1, [a, b], {"M": M, "N": N, "num_warps": warps})
         wrong += (b != a.t()).sum().item()
-        c = torch.full((M, N // 2), torch.nan, dtype=dtype)
+        c = torch.full((M, N), torch.nan, dtype=dtype)
         launch(halves, 1, [a, c], {"M": M, "N": N // 2, "num_warps": warps})
-        wrong += (c != a[:, : N // 2] - a[:, N // 2 :]).sum().item()
+        wrong += (c != a.roll(N // 2, 1)).sum().item()
     return wrong
 
 

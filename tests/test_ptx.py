@@ -9,7 +9,8 @@ import re
 import struct
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ for module in ("numpy", "triton"):
 
 import ptx
 from emulate import Run
+from small_kernels import SMALL
 
 
 SCRIPT = Path(__file__).with_name("emulate.py")
@@ -237,3 +239,96 @@ def test_waiting_for_ever_and_racing_programs_are_found() -> None:
             numbers_of(CHAIN.replace("ld.volatile", "ld"), seed=seed, grid=9)
         with pytest.raises(AssertionError, match="another program"):
             numbers_of(CHAIN.replace("[%rd3], %r4", "[%rd1], %r2"), seed=seed, grid=9)
+
+
+# --- compiled kernels ------------------------------------------------------------------------------------
+
+TURNS = (16, 16, 16, 4, True, 32, 2, 2, 1, 4)  # four programs, several tiles of rows each; most weights come and go
+FOUR = (16, 16, 16, 4, False, 64, 4, 1, 99, 4)
+PLAIN = (2, 16, 16, 4, False, 64, 4, 1, 99, 4)  # without tensor cores
+ALONE = (16, 64, 64, 1, False, 64, 4, 1, 99, 4)
+TOLERANCES = {"bf16": BFLOAT16, "fp16": HALF, "fp32": FLOAT32, "fp64": FLOAT64, "tf32": HALF}
+# Every type, and every way of exchanging and dividing; every test of these has two orders of its programs and warps.
+FEW = [
+    Run("gru", 64, 40, ragged=True, groups=2, tiling=TURNS, processors=8),
+    Run("lstm_projected", 64, 3, "fp32", "tf32", proj=24, tiling=FOUR),
+    Run("rnn", 32, 3, "fp32", change="layer_norm", tiling=(4, 8, 8, 4, False, 32, 1, 1, 99, 4)),
+    Run("gru_reset_before", 37, 3, "fp64"),
+    Run("every_op", 17, 3, "fp16"),
+]
+CELLS = ["rnn", "gru", "gru_reset_before", "lstm", "lstm_peephole", "lstm_projected"]
+TYPED = [("bf16", "ieee"), ("fp16", "ieee"), ("fp32", "tf32"), ("fp32", "ieee"), ("fp64", "ieee")]
+MANY = [
+    *(
+        Run(cell, 64, 20, type, precision, proj=24, tiling=PLAIN if (type, precision) == ("fp32", "ieee") else tiling)
+        for cell in CELLS
+        for type, precision in TYPED
+        for tiling in (ALONE, FOUR, TURNS)
+    ),
+    *(
+        Run(cell, 64, 40, type, "tf32", proj=24, ragged=True, groups=2, tiling=TURNS, processors=8)
+        for cell in CELLS
+        for type in ("bf16", "fp32", "fp64")
+    ),
+    *(Run("every_op", H, 20, *typed) for H in (17, 64) for typed in TYPED),
+    *(Run("every_op", 64, 20, *typed, tiling=PLAIN if "fp32" in typed else FOUR) for typed in TYPED),
+    *(Run("gru", H, B, *typed, steps=4) for H in (17, 37, 130) for B in (1, 3, 20) for typed in TYPED),
+    *(Run(cell, 64, 3, *typed, change="layer_norm") for cell in ("gru", "lstm") for typed in TYPED),
+    # As an H100 would have them.
+    *(Run("gru", H, B, steps=6) for H in (256, 512) for B in (16, 128)),
+    Run("gru", 256, 64, "fp32", "tf32"),
+    Run("gru", 256, 16, ragged=True, groups=2),
+    Run("lstm", 768, 16, "fp16"),
+    Run("lstm_peephole", 256, 1),
+    Run("rnn", 300, 1, "fp32", change="layer_norm"),
+    Run("gru", 1024, 128),
+]
+
+
+def ran(whats: Sequence[dict[str, Any]], cache: Path) -> list[dict[str, Any]]:
+    """What comes of these, in a process in which Triton doesn't interpret."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
+    lines = "\n".join(map(json.dumps, whats))
+    made = subprocess.run([sys.executable, SCRIPT], input=lines, env=environment, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return [json.loads(line) for line in made.stdout.splitlines()]
+
+
+def check(runs: Sequence[Run], cache: Path) -> None:
+    """Fail with all that is wrong."""
+    wrong = []
+    for run, made in zip(runs, ran([asdict(run) for run in runs], cache), strict=True):
+        allowed = TOLERANCES["tf32" if (run.type, run.precision) == ("fp32", "tf32") else run.type]
+        if "fault" in made:
+            wrong.append(f"{run}: {made['fault'].strip()[-600:]}")
+        elif not all(error <= allowed for error in made["errors"]):
+            wrong.append(f"{run}: off by {made['errors']}, allowed {allowed}")
+        elif not made["same"]:
+            wrong.append(f"{run}: not the same bits in another order")
+    assert not wrong, "\n".join(wrong)
+
+
+def check_small(names: Iterable[str], cache: Path) -> None:
+    for name, made in zip(names, ran([{"name": name, "seed": 1} for name in names], cache), strict=True):
+        assert "fault" not in made, f"{name}: {made['fault'][-600:]}"
+        assert made["off"] <= SMALL[name][1], f"{name}: off by {made['off']}, allowed {SMALL[name][1]}"
+
+
+def test_kernels_of_a_few_lines(tmp_path: Path) -> None:
+    check_small(["dot bf16", "dot tf32", "sums", "moves of 16 bits", "chain"], tmp_path)
+
+
+@pytest.mark.slow
+def test_more_kernels_of_a_few_lines(tmp_path: Path) -> None:
+    check_small(SMALL, tmp_path)
+
+
+def test_layers_on_compiled_kernels(tmp_path: Path) -> None:
+    """Forward and backward, with all gradients, against the float64 reference; the same bits in another order."""
+    check([replace(run, seeds=(0, 1)) for run in FEW], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_many_layers_on_compiled_kernels(part: int, tmp_path: Path) -> None:
+    check([replace(run, seeds=(0, 2, 3)) for run in MANY[part::8]], tmp_path)

@@ -1,4 +1,4 @@
-"""What PTX's instructions compute, on numpy arrays with a number for each thread: the arithmetic of ptx.py's emulator.
+"""What PTX's instructions compute, on numpy arrays with a number for each thread, for ptx.py's emulator.
 
 Written after "PTX ISA 8.7"; sections 9.7.1 to 9.7.15 say what each instruction does, and how the lanes of a warp share
 the matrices of `mma`.
@@ -136,12 +136,13 @@ def pairwise(op: Op, dtype: Any, a: Array, b: Array) -> Array:
 
 # --- comparisons -----------------------------------------------------------------------------------------
 
-ORDERS = {"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
-          "ge": np.greater_equal, "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal}  # fmt: skip
+ORDERS = {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+}  # fmt: skip
 
 
 def comparison(name: str, kind: str) -> Op | None:
-    """Of floats: false of a NaN; true with a `u` at the end; `num` and `nan` ask for nothing else. Of two halves both."""
+    """Of floats: false of a NaN; true with a `u` at the end; `num` and `nan` ask for nothing else. Two halves: both."""
     if kind.removesuffix("x2") in ("bf16", "f16"):
         compare, read = comparison(name, "f32"), from_bf16 if kind[0] == "b" else (lambda a: a.view(np.float16))
         if kind.endswith("x2"):
@@ -152,7 +153,7 @@ def comparison(name: str, kind: str) -> Op | None:
     if name in ("num", "nan"):
         return lambda a, b: (np.isnan(a) | np.isnan(b)) == (name == "nan")
     unordered = len(name) == 3 and name.endswith("u")
-    order = {k: v for k, v in ORDERS.items() if k[0] != "h" and k not in ("lo", "ls")}.get(name[:2])
+    order = ORDERS.get(name[:2])
     if order is None or (len(name) > 2 and not unordered):
         return None
     return lambda a, b: np.where(np.isnan(a) | np.isnan(b), unordered, order(a, b))
@@ -301,10 +302,8 @@ def _places(kind: str) -> tuple[tuple[Array, Array], ...]:
     c = np.arange(4)[None]
     out = QUAD + 8 * (c // 2), 2 * IN_QUAD + c % 2
     if kind == "half":  # two numbers a register
-        return (QUAD + 8 * (n // 2 % 2), 2 * IN_QUAD + n % 2 + 8 * (n // 4)), (
-            2 * IN_QUAD + c % 2 + 8 * (c // 2),
-            QUAD + 0 * c,
-        ), out
+        left = QUAD + 8 * (n // 2 % 2), 2 * IN_QUAD + n % 2 + 8 * (n // 4)
+        return left, (2 * IN_QUAD + c % 2 + 8 * (c // 2), QUAD + 0 * c), out
     if kind == "tf32":
         return (QUAD + 8 * (c % 2), IN_QUAD + 4 * (c // 2)), (IN_QUAD + 4 * c[:, :2], QUAD + 0 * c[:, :2]), out
     return (QUAD + 8 * (n % 2), IN_QUAD + 4 * (n // 2)), (IN_QUAD + 4 * c, QUAD + 0 * c), out

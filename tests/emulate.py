@@ -35,7 +35,8 @@ class Run(Case):
     """A layer to run; groups: its directions.
 
     tiling: how the work is divided, as `Tiling` has it; else as for the device, of so many processors. seeds: orders
-    of the programs and warps, all of which make the same bits. races: whether these are looked for.
+    of the programs and warps, all of which make the same bits. races: whether these are looked for. capability: of the
+    device, for which is compiled.
     """
 
     steps: int = 3
@@ -44,6 +45,7 @@ class Run(Case):
     seeds: tuple[int, ...] = (0,)
     races: bool = True
     inputs_size: int = 3
+    capability: int = 90
 
     def layer(self) -> gatewise.Recurrent:
         torch.manual_seed(0)
@@ -108,6 +110,7 @@ def emulated(run: Run, seed: int) -> Iterator[tuple[list[Any], list[ptx.Seen], l
         launch(kernel, tiles, *rest)
 
     with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(NoGPU, "capability", run.capability))
         for name, value in (
             ("why_not", lambda *given: ""),
             ("precision", lambda like: run.precision if like.dtype is torch.float32 else "ieee"),

@@ -389,7 +389,7 @@ class Code:
         kind = "b64" if shape.endswith("f64") else "b32"
         targets = self.targets(operands[0])
         given = [self.sources(text, kind) for text in operands[1:]]
-        if [len(s) for s in given] != [*MATRICES[shape][1:3], 4]:
+        if [len(s) for s in given] != [*MATRICES[shape][1:3], 2 if shape.startswith("m8") else 4]:
             return None
 
         def run(g: Group) -> None:

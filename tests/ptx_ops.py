@@ -297,7 +297,7 @@ QUAD, IN_QUAD = LANE[:, None] // 4, LANE[:, None] % 4
 
 
 def _places(kind: str) -> tuple[tuple[Array, Array], ...]:
-    """Where in A (16 x k), B (k x 8) and C (16 x 8) each number of each lane lies: rows and columns, (32, numbers)."""
+    """Where in A (rows x k), B (k x 8) and C (rows x 8) each lane's numbers lie: rows and columns, (32, numbers)."""
     n = np.arange(8)[None]
     c = np.arange(4)[None]
     out = QUAD + 8 * (c // 2), 2 * IN_QUAD + c % 2
@@ -306,6 +306,8 @@ def _places(kind: str) -> tuple[tuple[Array, Array], ...]:
         return left, (2 * IN_QUAD + c % 2 + 8 * (c // 2), QUAD + 0 * c), out
     if kind == "tf32":
         return (QUAD + 8 * (c % 2), IN_QUAD + 4 * (c // 2)), (IN_QUAD + 4 * c[:, :2], QUAD + 0 * c[:, :2]), out
+    if kind == "small":
+        return (QUAD, IN_QUAD), (IN_QUAD, QUAD), (QUAD + 0 * c[:, :2], 2 * IN_QUAD + c[:, :2])
     return (QUAD + 8 * (n % 2), IN_QUAD + 4 * (n // 2)), (IN_QUAD + 4 * c, QUAD + 0 * c), out
 
 
@@ -320,6 +322,7 @@ MATRICES: dict[str, tuple[str, int, int, Callable[[Array], Array]]] = {
     "m16n8k16.row.col.f32.f16.f16.f32": ("half", 4, 2, lambda a: a.view(np.float16)),
     "m16n8k8.row.col.f32.tf32.tf32.f32": ("tf32", 4, 2, _tf32),
     "m16n8k16.row.col.f64.f64.f64.f64": ("double", 8, 4, lambda a: a.view(np.float64)),
+    "m8n8k4.row.col.f64.f64.f64.f64": ("small", 1, 1, lambda a: a.view(np.float64)),
 }
 
 
@@ -330,11 +333,11 @@ def multiply_add(name: str, a: Sequence[Array], b: Sequence[Array], c: Sequence[
     """
     kind, _, _, read = MATRICES[name]
     (rows_a, columns_a), (rows_b, columns_b), (rows, columns) = _places(kind)
-    terms, count = int(columns_a.max()) + 1, len(a[0])
-    left, right, total = (np.empty((count, *size)) for size in ((16, terms), (terms, 8), (16, 8)))
+    height, terms = int(rows_a.max()) + 1, int(columns_a.max()) + 1
+    left, right, total = (np.empty((len(a[0]), *size)) for size in ((height, terms), (terms, 8), (height, 8)))
     left[:, rows_a, columns_a] = read(np.stack(a, -1))
     right[:, rows_b, columns_b] = read(np.stack(b, -1))
-    dtype = np.float64 if kind == "double" else np.float32
+    dtype = np.float64 if kind in ("double", "small") else np.float32
     total[:, rows, columns] = np.stack(c, -1).view(dtype)
     made = canonical((left @ right + total).astype(dtype))[:, rows, columns]
-    return [np.ascontiguousarray(made[..., k]).view(bits_of(dtype)) for k in range(4)]
+    return [np.ascontiguousarray(made[..., k]).view(bits_of(dtype)) for k in range(len(c))]

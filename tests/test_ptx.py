@@ -268,6 +268,7 @@ MANY = [
     *(Run("every_op", 64, 20, *typed, tiling=PLAIN if "fp32" in typed else FOUR) for typed in TYPED),
     *(Run("gru", H, B, *typed, steps=4) for H in (17, 37, 130) for B in (1, 3, 20) for typed in TYPED),
     *(Run(cell, 64, 3, *typed, change="layer_norm") for cell in ("gru", "lstm") for typed in TYPED),
+    *(Run("gru", 37, 3, *typed, ragged=True, capability=c) for typed in TYPED for c in (80, 120)),
     # As an H100 would have them.
     *(Run("gru", H, B, steps=6) for H in (256, 512) for B in (16, 128)),
     Run("gru", 256, 64, "fp32", "tf32"),

@@ -244,11 +244,12 @@ FOUR = (16, 16, 16, 4, False, 64, 4, 1, 99, 4)
 PLAIN = (2, 16, 16, 4, False, 64, 4, 1, 99, 4)  # without tensor cores
 ALONE = (16, 64, 64, 1, False, 64, 4, 1, 99, 4)
 TOLERANCES = {"bf16": BFLOAT16, "fp16": HALF, "fp32": FLOAT32, "fp64": FLOAT64, "tf32": HALF}
-# The ways of exchanging and dividing.
+# The ways of exchanging and dividing, small; of the norm's sums each thread had another one once.
 FEW = [
-    Run("gru", 64, 20, ragged=True, groups=2, tiling=TURNS, processors=8),
-    Run("lstm_projected", 64, 3, "fp32", "tf32", proj=24, tiling=FOUR, steps=2),
-    Run("rnn", 32, 3, "fp32", change="layer_norm", tiling=(4, 8, 8, 4, False, 32, 1, 1, 99, 4), steps=2),
+    Run("gru", 32, 20, ragged=True, groups=2, tiling=(16, 16, 16, 2, True, 32, 2, 1, 1, 4), processors=4),
+    Run("lstm_projected", 32, 3, "fp32", "tf32", proj=12, tiling=(16, 8, 8, 4, False, 32, 2, 1, 99, 4), steps=2),
+    Run("gru_reset_before", 32, 3, "fp32", "tf32", tiling=(16, 8, 8, 4, False, 32, 2, 1, 99, 4), steps=2),
+    Run("rnn", 16, 3, "fp32", change="layer_norm", tiling=(4, 8, 8, 2, False, 32, 1, 1, 99, 4), steps=2),
 ]
 CELLS = ["rnn", "gru", "gru_reset_before", "lstm", "lstm_peephole", "lstm_projected"]
 TYPED = [("bf16", "ieee"), ("fp16", "ieee"), ("fp32", "tf32"), ("fp32", "ieee"), ("fp64", "ieee")]

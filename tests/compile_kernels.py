@@ -72,6 +72,8 @@ class Case:
 class NoGPU:
     """Stands for Triton's driver: an H100, of which nothing but its kind is asked before a launch."""
 
+    capability = 90
+
     def get_current_device(self) -> int:
         return 0
 
@@ -81,7 +83,7 @@ class NoGPU:
     def get_current_target(self) -> Any:
         from triton.backends.compiler import GPUTarget
 
-        return GPUTarget("cuda", 90, 32)
+        return GPUTarget("cuda", self.capability, 32)
 
 
 class Compiling:

@@ -228,8 +228,12 @@ class Products(Source):
         return f"{name} + ((t - start) * all_rows + rows) * {width} + {means.index(i)} * TILES"
 
     def sum_of_tile(self, i: int) -> str:
-        """The sum of a value over this program's units, of each row."""
-        return f"tl.sum(tl.where(in_{self.sizes[i].lower()}, {self.full(i)}, 0.0), 1)"
+        """The sum of a value over this program's units, of each row.
+
+        Adding 0 ends a value that is a product. Else the sum's first addition is a fused one that rounds the product of
+        the other thread but not its own; threads that all store the sum then have different ones.
+        """
+        return f"tl.sum(tl.where(in_{self.sizes[i].lower()}, {self.full(i)}, 0.0) + 0.0, 1)"
 
     def exchange(self, nodes: Sequence[int]) -> None:
         """Make the nodes that read a value of all units; the gates that project one value are one reading."""

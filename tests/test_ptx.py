@@ -318,7 +318,7 @@ def check(names: Iterable[str], runs: Sequence[Run], cache: Path) -> None:
 
 
 def test_compiled_kernels(tmp_path: Path) -> None:
-    few = ["dot bf16", "dot tf32", "sums", "moves of 16 bits", "chain"]
+    few = ["dot bf16", "dot tf32", "sums", "moves of 16 bits", "chain", "expm1 fp32", "tanh fp32"]
     check(few, [replace(run, seeds=(0, 1)) for run in FEW], tmp_path)
 
 

@@ -313,10 +313,10 @@ def _normalised(edit: Editor, values: Sequence[Value], eps: float) -> list[Value
     """The values, normalised together over all their units."""
 
     def mean(parts: Sequence[Value]) -> Value:
-        total = edit.op("mean", parts[0])
-        for part in parts[1:]:
-            total = edit.op("add", total, edit.op("mean", part))
-        return edit.op("mul", total, 1 / len(parts))
+        total = parts[0]
+        for part in parts[1:]:  # of all gates first, unit by unit: one sum over the units is dearer than these
+            total = edit.op("add", total, part)
+        return edit.op("mul", edit.op("mean", total), 1 / len(parts))
 
     average = mean(values)
     centred = [edit.op("sub", value, average) for value in values]

@@ -48,6 +48,7 @@ class Differentiation:
     def __init__(self, graph: Graph, there: frozenset[int] = frozenset()) -> None:
         self.graph, self.builder, self.known = graph, Builder(), there
         self.gradients: dict[int, Proxy] = {}
+        self.uneven: dict[int, Proxy] = {}  # parts of a gradient that are not averaged over the units yet
         self.projections: dict[int, list[tuple[str, Proxy]]] = defaultdict(list)
         self.outputs: dict[str, Proxy] = {}
         self.values: dict[int, Proxy | float] = {}
@@ -71,17 +72,17 @@ class Differentiation:
         return frozenset(i for i, value in self.values.items() if isinstance(value, Proxy) and value._index in used)
 
     def give(self, i: int, gradient: Proxy) -> None:
-        """Add to the gradient of node i.
-
-        That of a value which units share is averaged over them, at once: what follows is the same for all.
-        """
-        if i in self.graph.shared:
-            gradient = self._averaged(gradient)
-        self.gradients[i] = self.gradients[i] + gradient if i in self.gradients else gradient
+        """Add to the gradient of node i."""
+        uneven = i in self.graph.shared and gradient._index not in self._shared()
+        sums = self.uneven if uneven else self.gradients
+        sums[i] = sums[i] + gradient if i in sums else gradient
 
     def step(self, i: int) -> None:
         """Hand node i's gradient, complete by now, to what it was made from."""
         node = self.graph.nodes[i]
+        # The gradient of a value which units share is averaged over them, once: what follows is the same for all.
+        if i in self.uneven:
+            self.give(i, self._averaged(self.uneven.pop(i)))
         # All projections of this value are later nodes: their products with the weights become one.
         if i in self.projections:
             order = self.graph.gates.index
@@ -148,7 +149,7 @@ class Differentiation:
         """The mean of g over the units; factors that all units share stay outside of it."""
         nodes = self.builder.nodes
         node = nodes[g._index]
-        shared = shared_nodes(nodes, self.graph.shared)
+        shared = self._shared()
         if g._index in shared:
             return g
         factors = [nodes[a].op == "const" or a in shared for a in node.args]
@@ -162,6 +163,10 @@ class Differentiation:
                 given[k] = self._averaged(given[k])
                 return self.builder.add(node.op, given)
         return self.builder.add("mean", (g,))
+
+    def _shared(self) -> frozenset[int]:
+        """The backward graph's nodes, so far, whose value all units share."""
+        return shared_nodes(self.builder.nodes, self.graph.shared)
 
     def operand(self, i: int) -> Proxy:
         """The value of a node that is projected, which is never a plain number."""

@@ -68,15 +68,15 @@ def _normal(cell: Graph, i: int, named: set[int]) -> Normal | None:
 
 def _averaged(cell: Graph, i: int) -> list[int]:
     """The nodes of whose units node i is the mean, all together; none, if it is no mean."""
-    nodes, share = cell.nodes, 1.0
-    if nodes[i].op == "mul" and nodes[nodes[i].args[1]].op == "const":
+    nodes, count = cell.nodes, 1
+    if nodes[i].op == "mul" and nodes[nodes[i].args[1]].op == "const":  # the mean of a sum, divided by its terms
         i, scale = nodes[i].args
         share = nodes[scale].params[0][1]
-    terms = []
-    while nodes[i].op == "add":
+        count = round(1 / share) if share > 0 and abs(round(1 / share) * share - 1) < 1e-12 else 0
+    if nodes[i].op != "mean" or not count:
+        return []
+    i, terms = nodes[i].args[0], list[int]()
+    while len(terms) < count - 1 and nodes[i].op == "add":
         i, last = nodes[i].args
         terms.append(last)
-    terms.append(i)
-    if any(nodes[t].op != "mean" for t in terms) or abs(share * len(terms) - 1) > 1e-12:
-        return []
-    return [nodes[t].args[0] for t in terms]
+    return [*terms, i] if len(terms) == count - 1 else []

@@ -162,8 +162,35 @@ def test_no_number_of_steps(recompute: Any) -> None:
         layer(torch.randn(T, B, I))
 
 
+def test_an_exported_graph_takes_any_number_of_steps() -> None:
+    layer: Any = randomize(gatewise.GRU(I, H))
+    layer.recompute = 4
+    steps = {"input": {0: torch.export.Dim("steps", min=2, max=99)}}
+    made = torch.export.export(layer, (torch.randn(T, B, I),), dynamic_shapes=steps, strict=False).module()
+    x = torch.randn(T + 5, B, I)
+    assert_close(made(x)[0], layer(x)[0], 1e-6)
+
+
+@pytest.mark.parametrize("what", ["x", "hx", "weight"])
+def test_what_changed_before_backward_is_an_error(what: str) -> None:
+    """As it is without, and not another gradient."""
+    layer: Any = gatewise.GRU(I, H)
+    for every in (None, 4):
+        layer.recompute = every
+        x, hx = torch.randn(T, B, I), torch.randn(1, B, H)
+        output, _ = layer(x, hx)
+        with torch.no_grad():
+            {"x": x, "hx": hx, "weight": layer.weight_hh_l0}[what].mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            output.sum().backward()
+
+
 def test_torch_func_is_told_what_to_do() -> None:
     layer: Any = gatewise.GRU(I, H)
     layer.recompute = 2
     with pytest.raises(RuntimeError, match=r"set layer\.recompute = None"):
         torch.func.grad(lambda x: layer(x)[0].sum())(torch.randn(T, B, I))
+    with pytest.raises(RuntimeError, match=r"set layer\.recompute = None"):
+        torch.func.vmap(lambda x: layer(x)[0])(torch.randn(2, T, B, I))
+    with torch.no_grad():
+        assert torch.func.vmap(lambda x: layer(x)[0])(torch.randn(2, T, B, I)).shape == (2, T, B, H)

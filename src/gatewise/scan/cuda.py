@@ -201,6 +201,7 @@ def launch(kernel: Kernel, tiles: Tiling, arrays: Mapping[str, Tensor], inputs: 
     if tiles.tiles > 1:
         parts = min(row_tiles, max(1, device_of(x).processors // (tiles.tiles * groups)))
     turns = -(-row_tiles // parts)
+    assert tiles.turns or turns == 1, "rows would be left out"
     begins = range(0, steps, length)
     options = {"num_warps": tiles.warps, "num_stages": 1, "launch_cooperative_grid": tiles.tiles > 1}
     # A multiprocessor's 65536 are for one program; unasked, ptxas would spill some to make room for a second.

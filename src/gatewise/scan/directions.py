@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 from torch.utils.checkpoint import checkpoint
 
 from gatewise.graph.graph import Graph
@@ -30,6 +31,13 @@ class Direction(NamedTuple):
 Made = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
+KEEPS = "recompute: torch.func's gradients and vmap keep everything; set layer.recompute = None"
+CHANGED = (
+    "recompute: what the layer has read was modified by an inplace operation before backward, which would now read "
+    "something else; modify a copy, or set layer.recompute = None"
+)
+
+
 def run(graph: Graph, executor: str, directions: Sequence[Direction], recompute: int | None = None) -> list[Made]:
     """A layer in its directions.
 
@@ -42,8 +50,9 @@ def run(graph: Graph, executor: str, directions: Sequence[Direction], recompute:
     if recompute is not None:
         if type(recompute) is not int or recompute < 1:
             raise ValueError(f"recompute is {recompute!r}, expected a number of steps, 1 or more, or None")
-        given = [t for inputs, *weights in directions for t in (*inputs.flat(), *weights) if t is not None]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in given):
+        # Of a graph that is exported the stretches would fix the number of steps.
+        exporting = torch.compiler.is_exporting() or is_tracing()
+        if not exporting and torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(directions)):
             return _in_stretches(graph, executor, directions, recompute)
     return _run(graph, executor, directions)
 
@@ -89,15 +98,35 @@ def _in_stretches(graph: Graph, executor: str, directions: Sequence[Direction], 
     return [_joined([stretch[d] for stretch in made], d > 0) for d in range(len(directions))]
 
 
-def _run_again(run: Callable[[list[Direction]], list[Made]], given: list[Direction]) -> list[Made]:
+def _run_again(run: Callable[[Sequence[Direction]], list[Made]], given: Sequence[Direction]) -> list[Made]:
     """What `run` makes of it; what backward needs besides is made again there."""
+    eager = fused.plain()
+    if not torch.compiler.is_compiling() and any(map(torch._C._functorch.is_batchedtensor, _tensors(given))):
+        raise RuntimeError(KEEPS)  # outside of vmap, where backward runs, they are nothing any more
+    versions = _versions(given) if eager else []
+
+    def run_unchanged(given: Sequence[Direction]) -> list[Made]:
+        # Autograd asks this of what it keeps itself, and of nothing that is made again.
+        if eager and _versions(given) != versions:
+            raise RuntimeError(CHANGED)
+        return run(given)
+
     try:  # all that is random was drawn before
-        made: list[Made] = checkpoint(run, given, use_reentrant=False, preserve_rng_state=False)
+        made: list[Made] = checkpoint(run_unchanged, given, use_reentrant=False, preserve_rng_state=False)
         return made
     except RuntimeError as error:
         if "saved tensor hooks" not in str(error):
             raise
-        raise RuntimeError("recompute: torch.func's gradients keep everything; set layer.recompute = None") from error
+        raise RuntimeError(KEEPS) from error
+
+
+def _tensors(directions: Sequence[Direction]) -> list[Tensor]:
+    return [t for inputs, *weights in directions for t in (*inputs.flat(), *weights) if t is not None]
+
+
+def _versions(directions: Sequence[Direction]) -> list[int]:
+    """How often each tensor was changed in place; one made in inference mode has no count."""
+    return [t._version for t in _tensors(directions) if not t.is_inference()]
 
 
 def _stretches(graph: Graph, inputs: Inputs, sizes: Sequence[int], flip: bool) -> Iterator[Inputs]:

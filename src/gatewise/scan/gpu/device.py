@@ -153,7 +153,7 @@ def in_pairs(shape: Sequence[int]) -> list[int]:
 
 @triton.jit
 def missing(parts, warps):
-    """Whether some number of these parts was not stored yet: all its bits are set, which no larger number's are.
+    """Whether some number of these parts was not stored yet: all its bits are set, the largest number bits can be.
 
     All threads get each warp's maximum and look for themselves, so that it takes a barrier less than tl.max.
     """

@@ -102,6 +102,17 @@ def test_jacobian_and_hessian(layer: gatewise.Recurrent) -> None:
     assert_close(made, expected, FLOAT64)
 
 
+@pytest.mark.parametrize("executor", ["auto", "reference"])
+def test_gradients_that_torch_autograd_maps_are_refused_with_what_to_do(executor: str) -> None:
+    layer, x = gatewise.GRU(3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    layer.executor = executor
+    output = layer(x)[0]
+    with pytest.raises(RuntimeError, match=r"use torch\.func\.jacrev"):
+        torch.autograd.grad(output, x, torch.ones(6, *output.shape), is_grads_batched=True)
+    with pytest.raises(RuntimeError, match=r"use torch\.func\.jacrev"):
+        torch.autograd.functional.jacobian(lambda x: layer(x)[0].sum((0, 1)), x, vectorize=True)
+
+
 def test_a_second_derivative_runs_the_reference_only_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from gatewise.scan import autograd
 

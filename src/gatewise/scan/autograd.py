@@ -139,6 +139,16 @@ def _input_gradients(
     return (*made, *(None,) * (len(tensors) - len(made)))
 
 
+def check_gradients(g: Sequence[Tensor | None]) -> None:
+    """Raise RuntimeError for gradients that torch.autograd maps over itself, for which operators would need rules that
+    can't be written in Python."""
+    if any(t is not None and torch._C._functorch.is_legacy_batchedtensor(t) for t in g):
+        raise RuntimeError(
+            "is_grads_batched=True and vectorize=True are not for gatewise's layers; "
+            "use torch.func.jacrev, or torch.func.vmap of torch.func.vjp"
+        )
+
+
 def _given(graph: Graph, tensors: Sequence[Tensor], kept: Sequence[Tensor], g: Sequence[Tensor | None]) -> list[Tensor]:
     """The gradients of (output, *states, *watched), zeros where there is none."""
     states, others = len(graph.states), len(kept) - len(graph.watched)
@@ -186,6 +196,7 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
+        check_gradients(g)
         graph, saved = ctx.graph, ctx.saved_tensors  # read once: each reading unpacks anew (checkpointing)
         tensors, kept = saved[: ctx.count], saved[ctx.count :]
         given = _given(graph, tensors, kept, g)

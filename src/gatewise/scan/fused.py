@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from gatewise.graph.graph import Graph
 from gatewise.scan import cpu
-from gatewise.scan.autograd import masked, scan
+from gatewise.scan.autograd import check_gradients, masked, scan
 from gatewise.scan.executors import note, pick
 from gatewise.scan.plan import Inputs, backward_plan
 from gatewise.scan.stages import project
@@ -227,6 +227,7 @@ class Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor | None) -> tuple[Tensor | None, ...]:
+        check_gradients(g)
         saved = ctx.saved_tensors  # read once: each reading unpacks anew (checkpointing)
         end = len(saved) - 2 - len(ctx.known.watched)
         flat, (output, kept, *watched) = saved[:end], saved[end:]

@@ -343,11 +343,25 @@ def mean_projected_twice(x, h):  # type: ignore[no-untyped-def]
     return torch.tanh(x.a + m.a + torch.sigmoid(x.b) * m.b).hr
 
 
-@pytest.mark.parametrize(
+of_means = pytest.mark.parametrize(
     "cell",
     [added_mean, projected_mean, means_multiplied, state_of_means, mean_projected, mean_projected_twice],
     ids=lambda c: c.name,
 )
+
+
+@of_means
+def test_gradients_of_means_are_those_of_differences(cell: gatewise.Graph) -> None:
+    """The reference has its gradients from the same backward graph as the kernels."""
+    layer: Any = make(cell, 3, 4)
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    x = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x, *p: torch.func.functional_call(layer, dict(zip(names, p, strict=True)), (x,))[0], (x, *parameters)
+    )
+
+
+@of_means
 def test_means_wherever_they_are_read(cell: gatewise.Graph) -> None:
     for hidden in (3, 8, 17, 40, 130):
         for batch in (1, 2, 13, 40):

@@ -80,15 +80,15 @@ class Differentiation:
     def step(self, i: int) -> None:
         """Hand node i's gradient, complete by now, to what it was made from."""
         node = self.graph.nodes[i]
-        # The gradient of a value which units share is averaged over them, once: what follows is the same for all.
-        if i in self.uneven:
-            self.give(i, self._averaged(self.uneven.pop(i)))
         # All projections of this value are later nodes: their products with the weights become one.
         if i in self.projections:
             order = self.graph.gates.index
             gates, gradients = zip(*sorted(self.projections[i], key=lambda pair: order(pair[0])), strict=True)
             self.give(i, self.builder.add("unproject", gradients, " ".join(gates)))
             self.outputs[f"operand %{i}"] = self.operand(i)
+        # The gradient of a value which units share is averaged over them, once: what follows is the same for all.
+        if i in self.uneven:
+            self.give(i, self._averaged(self.uneven.pop(i)))
         if i not in self.gradients or node.op == "const" or node.op in MASKS:
             return
         g = self.gradients[i]

@@ -72,8 +72,10 @@ def _averaged(cell: Graph, i: int) -> list[int]:
     if nodes[i].op == "mul" and nodes[nodes[i].args[1]].op == "const":  # the mean of a sum, divided by its terms
         i, scale = nodes[i].args
         share = nodes[scale].params[0][1]
-        count = round(1 / share) if share > 0 and abs(round(1 / share) * share - 1) < 1e-12 else 0
-    if nodes[i].op != "mean" or not count:
+        count = round(1 / share) if 1e-9 < share <= 1 else 0
+        if abs(count * share - 1) > 1e-12:
+            return []
+    if nodes[i].op != "mean":
         return []
     i, terms = nodes[i].args[0], list[int]()
     while len(terms) < count - 1 and nodes[i].op == "add":

@@ -26,8 +26,7 @@ class Direction(NamedTuple):
     bias_ih: Tensor | None
 
 
-# The output, (T, B, size) in the input's order, 0 where a step is not active; the final states; and what is watched,
-# like the output, but anything where a step is not active.
+# What `fused.run` returns: the output, the final states, what is watched.
 Made = tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
@@ -85,7 +84,7 @@ def _in_stretches(graph: Graph, executor: str, directions: Sequence[Direction], 
     when it comes to it. So at most one stretch's gates are alive at once."""
     steps = directions[0].inputs.x.shape[0]
     sizes = [min(every, steps - begin) for begin in range(0, steps, every)]
-    each = [_stretches(graph, d.inputs, sizes, flip > 0) for flip, d in enumerate(directions)]
+    each = [_stretches(d.inputs, sizes, flip > 0) for flip, d in enumerate(directions)]
     states = [d.inputs.states for d in directions]
     made: list[list[Made]] = []
     for stretch in zip(*each, strict=True):
@@ -129,20 +128,15 @@ def _versions(directions: Sequence[Direction]) -> list[int]:
     return [t._version for t in _tensors(directions) if not t.is_inference()]
 
 
-def _stretches(graph: Graph, inputs: Inputs, sizes: Sequence[int], flip: bool) -> Iterator[Inputs]:
+def _stretches(inputs: Inputs, sizes: Sequence[int], flip: bool) -> Iterator[Inputs]:
     """The inputs of each stretch in the scan's order, which all but x has already; the states are the whole scan's."""
     # By split, whose backward is one pass; that of each slice would fill a whole sequence with zeros.
     x = inputs.x.split(sizes[::-1])[::-1] if flip else inputs.x.split(sizes)
-    cut = [*(t.shape[0] > 0 for t in (inputs.resets, inputs.active)), *_of_steps(graph)]
+    by_step = [*(t.shape[0] > 0 for t in (inputs.resets, inputs.active)), *(m.dim() == 3 for m in inputs.masks)]
     others = (inputs.resets, inputs.active, *inputs.masks)
-    parts = [t.split(sizes) if by_step else (t,) * len(sizes) for t, by_step in zip(others, cut, strict=True)]
+    parts = [t.split(sizes) if cut else (t,) * len(sizes) for t, cut in zip(others, by_step, strict=True)]
     for part, resets, active, *masks in zip(x, *parts, strict=True):
         yield inputs._replace(x=part, resets=resets, active=active, masks=tuple(masks))
-
-
-def _of_steps(graph: Graph) -> list[bool]:
-    """Of each mask, whether every step has its own."""
-    return [graph.nodes[i].op == "step_mask" for i in graph.masks]
 
 
 def _joined(stretches: Sequence[Made], flip: bool) -> Made:

@@ -239,13 +239,13 @@ class Products(Source):
         """Make the nodes that read a value of all units; the gates that project one value are one reading."""
         means = [i for i in nodes if self.nodes[i].op == "mean"]
         loads = {i: f"a{i} = tl.load(there{i}, mask=live & (each < TILES), other=0.0, volatile=True)" for i in means}
-        for i in means:
+        if means:
             # As many numbers as threads at least: of fewer each warp loads a copy, `missing` sees one, sums another.
             across = max(1 << (self.tiling.tiles - 1).bit_length(), 32 * self.tiling.warps // self.tiling.rows)
             self.line(f"each = tl.arange(0, {across})[None, :]")
-            self.line(f"there{i} = {self.parts_of_mean(i)} + each")
-            self.line(loads[i])
-        if means:
+            for i in means:
+                self.line(f"there{i} = {self.parts_of_mean(i)} + each")
+                self.line(loads[i])
             with self.block(f"while {self.any_missing(f'a{i}' for i in means)}:"):
                 for i in means:
                     self.line(loads[i])

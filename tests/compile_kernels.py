@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,15 @@ def disassembled(cubin: bytes) -> tuple[str, str]:
         commands = ([tools / "nvdisasm", "-c", file.name], [tools / "cuobjdump", "-res-usage", file.name])
         sass, usage = (subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands)
     return sass, usage
+
+
+def answers(script: Path, questions: Sequence[dict[str, Any]], cache: Path) -> list[dict[str, Any]]:
+    """What a script such as this one prints for these, in a process of its own, with Triton's cache in a folder."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
+    lines = "\n".join(map(json.dumps, questions))
+    ran = subprocess.run([sys.executable, script], input=lines, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
 def main() -> None:

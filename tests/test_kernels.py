@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -17,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from compile_kernels import Case
+from compile_kernels import Case, answers
 from lockstep import lockstep
 
 import gatewise
@@ -67,16 +65,7 @@ LONG = both(
 
 def compiled(cases: list[Case], cache: Path) -> dict[Case, dict[str, Any]]:
     """What is known of the cases' kernels, compiled in a process of its own, in which Triton doesn't interpret."""
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
-    ran = subprocess.run(
-        [sys.executable, SCRIPT],
-        input="\n".join(json.dumps(asdict(case)) for case in cases),
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    return dict(zip(cases, map(json.loads, ran.stdout.splitlines()), strict=True))
+    return dict(zip(cases, answers(SCRIPT, [asdict(case) for case in cases], cache), strict=True))
 
 
 @lru_cache(maxsize=1)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import struct
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +18,7 @@ from torch import Tensor
 pytest.importorskip("triton")  # made for Linux alone
 
 import ptx
+from compile_kernels import answers
 from emulate import Run
 from small_kernels import SMALL
 
@@ -281,15 +278,6 @@ MANY = [
 ]
 
 
-def ran(whats: Sequence[dict[str, Any]], cache: Path) -> list[dict[str, Any]]:
-    """What comes of these, in a process in which Triton doesn't interpret."""
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
-    lines = "\n".join(map(json.dumps, whats))
-    made = subprocess.run([sys.executable, SCRIPT], input=lines, env=environment, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr[-2000:]
-    return [json.loads(line) for line in made.stdout.splitlines()]
-
-
 def wrong_of(run: Run, made: dict[str, Any]) -> str:
     allowed = TOLERANCES["tf32" if (run.type, run.precision) == ("fp32", "tf32") else run.type]
     if "fault" in made:
@@ -312,7 +300,7 @@ def check(names: Iterable[str], runs: Sequence[Run], cache: Path) -> None:
     and warps make the same bits.
     """
     whats = [*({"name": name, "seed": 1} for name in names), *(asdict(run) for run in runs)]
-    made = iter(ran(whats, cache))
+    made = iter(answers(SCRIPT, whats, cache))
     wrong = [wrong_of_small(name, next(made)) for name in names] + [wrong_of(run, next(made)) for run in runs]
     assert not any(wrong), "\n".join(filter(None, wrong))
 

@@ -24,6 +24,7 @@ from gatewise.scan import directions
 from gatewise.scan.executors import watch
 from gatewise.scan.plan import Inputs
 from gatewise.scan.stages import draw_masks
+from gatewise.torch_compat import TorchCompat
 
 State = Tensor | tuple[Tensor, ...]
 
@@ -55,7 +56,7 @@ def _time_major(tensor: Tensor, layout: str) -> Tensor:
     return tensor.unsqueeze(0) if layout == "B" else tensor.unsqueeze(0).unsqueeze(0)
 
 
-class Layer(nn.Module):
+class Layer(TorchCompat):
     """What every layer does with its parameters."""
 
     input_size: int
@@ -68,14 +69,7 @@ class Layer(nn.Module):
     learn_state: bool = False
     executor: str = "auto"  # what runs the steps; "reference", "cpu" or "cuda" fails where it can't run
     recompute: int | None = None  # backward runs stretches of so many steps again: less memory, more time
-    _all_weights: list[list[str]]  # the names, as in torch.nn's layers
-    _recorders: tuple[Any, ...] = ()  # of `gatewise.record`, while it is open
     one_step: bool = False  # of RNNCell, GRUCell, LSTMCell, whose hx has no axis of layers
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles have; they are not recorded."""
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {name: value for name, value in state.items() if name != "_recorders"}
 
     @property
     def cell(self) -> Graph:
@@ -336,41 +330,6 @@ class Layer(nn.Module):
             rows = [torch.stack([getattr(self, f"{s}_0{suffix}") for suffix in suffixes]) for s in self.cell.states]
             return tuple(r.unsqueeze(1).expand(-1, batch, -1) for r in rows)
         return tuple(self._weight.new_zeros(shape) for shape in self.state_shapes(batch))
-
-    @property
-    def all_weights(self) -> list[list[Any]]:
-        """The parameters of each layer and direction, as torch.nn's layers list them; without learned states."""
-        return [[getattr(self, name, None) for name in names] for names in self._all_weights]
-
-    @property
-    def _flat_weights(self) -> list[Any]:
-        return [weight for weights in self.all_weights for weight in weights]
-
-    @_flat_weights.setter
-    def _flat_weights(self, _: list[Any]) -> None:
-        """Nothing: torch.nn's base class stores a list here, which grows stale under parametrizations."""
-
-    def __prepare_scriptable__(self) -> nn.Module:
-        """What torch.jit.script compiles in this layer's place: torch.nn's, with the same parameters.
-
-        Raises NotImplementedError: torch.nn has no such layer.
-        """
-        from gatewise.swap import torchs_twin
-
-        return torchs_twin(self)
-
-    @property
-    def qconfig(self) -> Any:
-        raise AttributeError("qconfig")  # none is set
-
-    @qconfig.setter
-    def qconfig(self, value: Any) -> None:
-        # torch.ao.quantization sets it on what it was told to quantize, and leaves what it does not know alone.
-        if value is not None:
-            raise NotImplementedError(
-                f"{type(self).__name__}: torch.ao.quantization knows torch.nn's layers only; "
-                "first gatewise.restore(model), which makes them torch.nn's"
-            )
 
     def extra_repr(self) -> str:
         words = [super().extra_repr()]

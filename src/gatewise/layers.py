@@ -68,6 +68,8 @@ class RNN(TorchLayer):
     Raises: ValueError, TypeError: as torch.nn.RNN does.
     """
 
+    torch_class = nn.RNN
+
     def __init__(
         self,
         input_size: int,
@@ -119,6 +121,7 @@ class GRU(TorchLayer):
     Source: Cho et al. 2014, arXiv 1406.1078 (v3 resets after the product, v1 before it).
     """
 
+    torch_class = nn.GRU
     reset_after: bool = True  # of the layers that `gatewise.replace` makes
 
     def __init__(
@@ -169,6 +172,8 @@ class LSTM(TorchLayer):
 
     Source: Hochreiter and Schmidhuber 1997; projection: Sak et al. 2014, arXiv 1402.1128.
     """
+
+    torch_class = nn.LSTM
 
     def __init__(
         self,

@@ -46,7 +46,8 @@ class SingleStep(Layer):
                 outside [0, input_size). TypeError: input or hx is no tensor.
         """
         _, state = self._forward(input, hx, None, None, "B")
-        return tuple(s.squeeze(0) for s in state) if isinstance(state, tuple) else state.squeeze(0)
+        # In place: a view could not be detached in place, as loops that carry a state do.
+        return tuple(s.squeeze_(0) for s in state) if isinstance(state, tuple) else state.squeeze_(0)
 
 
 class RNNCell(SingleStep, nn.RNNCellBase):
@@ -61,6 +62,8 @@ class RNNCell(SingleStep, nn.RNNCellBase):
 
     Raises: RuntimeError, as torch.nn's, but here already: nonlinearity is another.
     """
+
+    torch_class = nn.RNNCell
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class GRUCell(SingleStep, nn.RNNCellBase):
         reset_after: False gives the GRU of the papers; see `gatewise.GRU`.
     """
 
+    torch_class = nn.GRUCell
     reset_after: bool = True  # of the layers that `gatewise.replace` makes
 
     def __init__(
@@ -119,6 +123,8 @@ class LSTMCell(SingleStep, nn.RNNCellBase):
 
     hx and what is returned are pairs (h, c).
     """
+
+    torch_class = nn.LSTMCell
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None

@@ -7,21 +7,17 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
 from gatewise.layer import Layer
 from gatewise.layers import GRU, LSTM, RNN
 from gatewise.single_step import GRUCell, LSTMCell, RNNCell
+from gatewise.torch_compat import why_not_torchs
 
-OURS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.RNN: RNN,
-    nn.GRU: GRU,
-    nn.LSTM: LSTM,
-    nn.RNNCell: RNNCell,
-    nn.GRUCell: GRUCell,
-    nn.LSTMCell: LSTMCell,
+TORCHS: dict[type[nn.Module], type[nn.Module]] = {
+    ours: ours.torch_class for ours in (RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell)
 }
-TORCHS = {ours: theirs for theirs, ours in OURS.items()}
+OURS = {theirs: ours for ours, theirs in TORCHS.items()}
 
 
 @dataclass(frozen=True)
@@ -67,16 +63,16 @@ def restore(model: nn.Module) -> Swaps:
 def _swap(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> Swaps:
     swaps = Swaps()
     for name, module in model.named_modules():
-        old = type_before_parametrizations(module)
+        old = class_of(module)
         new = classes.get(old)
         if new is None:
             if isinstance(module, torch.jit.ScriptModule) and module.original_name in [c.__name__ for c in classes]:
                 swaps.skipped[name] = f"{module.original_name} is compiled by TorchScript already"
-            elif known := [cls for cls in classes if isinstance(module, cls)]:
+            elif known := [cls for cls in classes if issubclass(old, cls)]:
                 swaps.skipped[name] = f"{old.__name__} is a subclass of {_name(known[0])}, which may compute otherwise"
             elif classes is TORCHS and isinstance(module, Layer):
                 swaps.skipped[name] = f"torch.nn has no layer of {module.cell.name}"
-        elif reason := _unknown_to_torch(module):
+        elif isinstance(module, Layer) and (reason := why_not_torchs(module)):
             swaps.skipped[name] = reason
         else:
             _change_class(module, old, new)
@@ -88,11 +84,10 @@ def _name(cls: type) -> str:
     return f"{cls.__module__.split('.')[0]}{'.nn' if cls.__module__.startswith('torch') else ''}.{cls.__name__}"
 
 
-def _unknown_to_torch(module: nn.Module) -> str:
-    """Why a layer of ours is none of torch.nn's; empty if it is one."""
-    if not getattr(module, "reset_after", True):
-        return "torch.nn's GRU has no reset_after=False"
-    return "torch.nn's layers learn no states" if getattr(module, "learn_state", False) else ""
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The class that says what a module computes: its own, of a parametrized one that class's base."""
+    # Not torch's type_before_parametrizations, which asks for module.__class__: see torch_compat.py.
+    return type(module).__bases__[0] if is_parametrized(module) else type(module)
 
 
 def _change_class(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
@@ -112,19 +107,4 @@ def our_twin(layer: nn.Module) -> Layer:
     twin.__dict__.update(layer.__dict__)
     replace(twin)
     assert isinstance(twin, Layer)
-    return twin
-
-
-def torchs_twin(layer: Layer) -> nn.Module:
-    """torch.nn's layer with the same parameters, not copies; NotImplementedError if torch.nn has none."""
-    new = TORCHS.get(type(layer))
-    if new is None or (reason := _unknown_to_torch(layer)):
-        why = f"torch.nn has no layer of {layer.cell.name}" if new is None else reason
-        raise NotImplementedError(f"{type(layer).__name__}: TorchScript compiles torch.nn's layers only: {why}")
-    twin = new.__new__(new)
-    twin.__dict__.update(layer.__dict__)
-    for ours in ("reset_after", "learn_state"):
-        twin.__dict__.pop(ours, None)
-    if isinstance(twin, nn.RNNBase):
-        twin._init_flat_weights()
     return twin

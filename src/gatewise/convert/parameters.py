@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import type_before_parametrizations
 
 from gatewise import cells
 from gatewise.errors import InputError
 from gatewise.graph.graph import Graph
 from gatewise.layer import Layer
 from gatewise.layers import GRU, LSTM, RNN, Recurrent
-from gatewise.swap import OURS, our_twin
+from gatewise.swap import OURS, class_of, our_twin
 
 Parameters = dict[str, Tensor]  # of one layer in one direction, by their names without `_l0`
 
@@ -49,7 +48,7 @@ def ours(layer: nn.Module) -> Layer:
     """The layer as one of gatewise's, on the same parameters; InputError if it is no recurrent layer."""
     if isinstance(layer, Layer):
         return layer
-    if type_before_parametrizations(layer) in OURS:
+    if class_of(layer) in OURS:
         return our_twin(layer)
     name = type(layer).__name__
     if known := [cls.__name__ for cls in OURS if isinstance(layer, cls)]:

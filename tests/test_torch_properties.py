@@ -6,7 +6,7 @@ In the spirit of Opacus's tests of its DP-LSTM (github.com/pytorch/opacus), whic
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,3 +255,55 @@ def test_resets_of_an_unbatched_sequence(bidirectional: bool) -> None:
     output, (h, c) = layer(x, resets=resets)
     batch, (hs, cs) = layer(x.unsqueeze(0), resets=resets.unsqueeze(0))
     assert_same({"output": output, "h": h, "c": c}, {"output": batch[0], "h": hs[:, 0], "c": cs[:, 0]})
+
+
+NUMBERS = [torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
+def test_zeros_and_ones_cut_as_booleans_do(name: str, dtype: torch.dtype) -> None:
+    layer = randomize(getattr(gatewise, name)(3, 5, 2, bidirectional=True, learn_state=True, dtype=DOUBLE))
+    x, resets = torch.randn(6, 3, 3, dtype=DOUBLE), torch.rand(6, 3, generator=torch.Generator().manual_seed(0)) < 0.4
+    ways: list[Callable[[Tensor], Any]] = [
+        lambda r: layer(x, resets=r),
+        lambda r: layer(x, resets=r, lengths=torch.tensor([6, 2, 5])),
+        lambda r: layer(pack_padded_sequence(x, torch.tensor([5, 6, 1]), enforce_sorted=False), resets=r)[0].data,
+        lambda r: layer(x[:, 1], resets=r[:, 1]),
+        lambda r: torch.func.vmap(lambda a, b: layer(a, resets=b)[0])(x[None], r[None]),
+    ]
+    if dtype in (torch.uint8, torch.float32):
+        torch._dynamo.reset()
+        ways.append(lambda r: torch.compile(layer, backend="eager", fullgraph=True)(x, resets=r))
+    for k, way in enumerate(ways):
+        for ours, theirs in zip(flat(way(resets.to(dtype))), flat(way(resets)), strict=True):
+            assert torch.equal(ours, theirs), k
+    policy = randomize(getattr(gatewise, name)(3, 5, dtype=DOUBLE))
+    state = policy(x)[1]
+    for ours, theirs in zip(
+        flat(policy.step(x[0], state, resets[1].to(dtype))), flat(policy.step(x[0], state, resets[1])), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def flat(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else [t for part in result for t in flat(part)]
+
+
+@pytest.mark.parametrize(
+    ("resets", "message"),
+    [
+        (torch.tensor([0.0, 0.5, 1.0]), r"0\.5 in it, expected booleans, or numbers that are 0 or 1"),
+        (torch.tensor([0, 2, 1]), "2 in it"),
+        (torch.tensor([0.0, torch.nan, 1.0]), "nan in it"),
+        (torch.tensor([-1, 0, 0]), "-1 in it"),
+        (torch.tensor([0.0, 1.0, 1.0], requires_grad=True), r"give resets\.detach\(\)"),
+        (torch.tensor([0, 1, 1], dtype=torch.complex64), "resets is torch.complex64"),
+    ],
+    ids=str,
+)
+def test_numbers_that_are_no_resets_are_refused(resets: Tensor, message: str) -> None:
+    layer = gatewise.GRU(2, 4)
+    for call in (lambda: layer(torch.randn(3, 2), resets=resets), lambda: layer.step(torch.randn(3, 2), None, resets)):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -170,7 +170,7 @@ def check_lengths(layer: Layer, lengths: Any, steps: int, batch: int, batched: b
 
 
 def check_resets(layer: Layer, resets: Any, layout: str, shape: tuple[int, ...]) -> Tensor:
-    """Where sequences are cut, laid out as it came; (0, 0) where resets is None.
+    """Where sequences are cut, booleans laid out as they came; (0, 0) where resets is None.
 
     Args:
         layout: as in `check_input`, without B if the input is unbatched. shape: that of the input, without I.
@@ -181,9 +181,9 @@ def check_resets(layer: Layer, resets: Any, layout: str, shape: tuple[int, ...])
     if resets is None:
         return torch.zeros(0, 0, dtype=torch.bool, device=device)
     if not isinstance(resets, Tensor):
-        raise TypeError(f"{name}: resets is a {type(resets).__name__}, expected a tensor of booleans")
-    if resets.dtype != torch.bool:
-        raise ValueError(f"{name}: resets is {resets.dtype}, expected torch.bool; convert: resets.bool()")
+        raise TypeError(f"{name}: resets is a {type(resets).__name__}, expected a tensor of booleans, or of 0 and 1")
+    if resets.dtype.is_complex:
+        raise ValueError(f"{name}: resets is {resets.dtype}, expected booleans, or numbers that are 0 or 1")
     if tuple(resets.shape) != shape:
         axes = axes_text(tuple(layout))
         raise ValueError(f"{name}: resets has shape {tuple(resets.shape)}, expected {shape} = {axes}")
@@ -191,7 +191,16 @@ def check_resets(layer: Layer, resets: Any, layout: str, shape: tuple[int, ...])
         raise RuntimeError(f"{name}: resets is {resets.layout}, expected a dense tensor; convert: resets.to_dense()")
     if resets.device != device:
         raise RuntimeError(f"{name}: resets is on {resets.device}, the weights are on {device}")
-    return resets
+    if resets.dtype == torch.bool:
+        return resets
+    if resets.requires_grad:
+        raise ValueError(f"{name}: resets requires a gradient, and a cut has none; give resets.detach()")
+    if resets.numel() and _readable(resets) and (wrong := resets[(resets != 0) & (resets != 1)]).numel():
+        raise ValueError(
+            f"{name}: resets has {wrong[0].item():.6g} in it, expected booleans, or numbers that are 0 or 1, "
+            "such as episode_starts; of a probability or a discount: resets < threshold"
+        )
+    return resets != 0
 
 
 def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tensor, ...]:

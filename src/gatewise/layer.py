@@ -106,10 +106,13 @@ class Layer(TorchCompat):
             lengths: (B,) integers from 1 to T, in any order, on any device: how many steps of each sample are its
                 sequence. Beyond them the input is not looked at and the output is 0; the final states are those
                 at the end, where the reverse direction begins. Values on a GPU are read there, which waits for it.
-            resets: booleans, laid out as input, (T, B), (B, T) or (T,): where true, sample b's sequence is cut
-                between t-1 and t, as if the pieces were run on their own. The state becomes `initial_state`'s,
-                and never hx, which is the state before the first piece; so a reset at t = 0 discards hx. The
-                reverse direction is cut at the same place: its hx is the state before the last piece.
+            resets: booleans, or numbers that are 0 or 1, laid out as input, (T, B), (B, T) or (T,): where true,
+                sample b's sequence is cut between t-1 and t, as if the pieces were run on their own. Of an
+                environment's signals it is `episode_starts[t]`, that is `done[t-1]`. The state becomes
+                `initial_state`'s, and never hx, which is the state before the first piece; so a reset at t = 0
+                discards hx. The reverse direction is cut at the same place: its hx is the state before the last
+                piece. Numbers on a GPU are read there, which waits for it; in compiled and mapped code, where they
+                can't be read, any but 0 cuts.
 
         Returns:
             output: the last layer's output at each step, laid out as `input` (packed, if that is), of size
@@ -152,7 +155,7 @@ class Layer(TorchCompat):
         Args:
             x_t: (B, I), or unbatched (I,), or integers (B,) or () for one-hot.
             state: the state before the step, as `initial_state(batch)` gives it, which is what None means.
-            resets: (B,) or () booleans: samples that begin a new sequence with this step.
+            resets: (B,) or () booleans, or 0 and 1: samples that begin a new sequence with this step.
 
         Returns: the last layer's output, (B, size) or (size,), and the state after the step.
 

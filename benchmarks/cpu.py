@@ -145,6 +145,37 @@ def own_cells(budget: float) -> Tables:
     yield f"Any cell, {BACKWARD}; nn.GRU and nn.LSTM are other functions, of the same sizes", rows()
 
 
+def resets(budget: float) -> Tables:
+    """Episodes that end in mid-sequence: `resets=` beside a loop that masks the state, as recurrent PPO is programmed."""
+
+    def compared(name: str, shape: Shape) -> float:
+        layer = randomized(getattr(gatewise, name)(*shape[2:]))
+        twin, (x, g) = peers.torchs_twin(layer), sequences(shape)
+        starts = (torch.rand(shape[:2]) < 0.02).float()
+
+        def step_by_step(x: Tensor) -> Tensor:
+            state: Any = torch.zeros(1, shape[1], shape[3])
+            state = (state, state) if name == "LSTM" else state
+            outputs = []
+            for x_t, start in zip(x, starts, strict=True):
+                keep = (1.0 - start).view(1, -1, 1)
+                state = tuple(keep * s for s in state) if name == "LSTM" else keep * state
+                output, state = twin(x_t.unsqueeze(0), state)
+                outputs.append(output)
+            return torch.cat(outputs)
+
+        ours = peers.by_autograd(lambda x: layer(x, resets=starts)[0], layer.parameters(), x, g, BACKWARD_X)
+        theirs = peers.by_autograd(step_by_step, twin.parameters(), x, g, BACKWARD_X)
+        check_parity(ours, theirs, f"nn.{name} step by step")
+        return ratios(ours, {name: theirs}, budget)[name]
+
+    def rows() -> Iterator[Row]:
+        for shape in ((128, 8, 64, 256), (24, 256, 64, 256), (128, 64, 64, 128), (512, 1, 64, 128), (16, 16, 16, 64)):
+            yield text(shape), {f"nn.{name}": compared(name, shape) for name in ("LSTM", "GRU")}
+
+    yield f"Episodes: resets= beside torch.nn's layer step by step with masked states, {BACKWARD_X}", with_mean(rows())
+
+
 def rate(budget: float) -> Tables:
     steps, batch, inputs, hidden = LARGE
     own = (steps * batch, inputs + hidden, 3 * hidden)  # all the layer's products, as if they were one
@@ -269,7 +300,8 @@ def language(budget: float) -> Tables:
 
 SECTIONS: dict[str, Callable[[float], Tables]] = {
     "gru": gru, "lstm": partial(beside_torch, "LSTM"), "rnn": partial(beside_torch, "RNN"), "step": step,
-    "cells": own_cells, "language": language, "rate": rate, "memory": memory, "length": length, "bfloat16": bfloat16,
+    "cells": own_cells, "language": language, "resets": resets, "rate": rate, "memory": memory, "length": length,
+    "bfloat16": bfloat16,
 }  # fmt: skip
 
 

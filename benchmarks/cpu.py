@@ -146,7 +146,7 @@ def own_cells(budget: float) -> Tables:
 
 
 def resets(budget: float) -> Tables:
-    """Episodes that end in mid-sequence: `resets=` beside a loop that masks the state, as recurrent PPO is programmed."""
+    """Episodes that end in mid-sequence: `resets=` beside a loop that masks the state, as recurrent PPO has it."""
 
     def compared(name: str, shape: Shape) -> float:
         layer = randomized(getattr(gatewise, name)(*shape[2:]))

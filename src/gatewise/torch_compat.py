@@ -98,7 +98,7 @@ def _shown_class(layer: Any) -> type:
     own = type(layer)
     if "hidden_size" not in layer.__dict__ or why_not_torchs(layer):
         return own
-    if _module_of(sys._getframe(1)).startswith("torch._dynamo.") and _dynamo_asks_layers():
+    if _module_of(sys._getframe(1)).startswith("torch._dynamo.") and _teach_dynamo():
         return own
     return _view(own, layer.torch_class)
 
@@ -122,7 +122,7 @@ def why_not_torchs(layer: Any) -> str:
 
 
 @cache
-def _dynamo_asks_layers() -> bool:
+def _teach_dynamo() -> bool:
     """Make Dynamo answer `isinstance(layer, …)` in compiled code as Python does; whether that could be done.
 
     Dynamo looks at a value's type alone, and so would take the wrong branch without a word. Where its insides are not

@@ -93,6 +93,21 @@ def test_forward_in_torch_func_and_its_second_derivatives(net: str) -> None:
         assert_close(one, other, FLOAT64)
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_forward_under_vmap_and_compile(net: str) -> None:
+    params, x, state = params_of(net, 4, 6, 5), torch.randn(5, 3, 4, dtype=torch.float64), begin(net, 3, 6)
+    expected, _ = NETS[net][0](x, state, params)
+
+    def one_sample(x: Tensor, state: tuple[Tensor, ...]) -> Tensor:
+        return d2l.forward(x.unsqueeze(1), tuple(s.unsqueeze(0) for s in state), params)[0]
+
+    mapped = torch.func.vmap(one_sample, in_dims=(1, 0), out_dims=1)(x, state)
+    assert_close(mapped.flatten(0, 1), expected, FLOAT64)
+    torch.compiler.reset()
+    compiled = torch.compile(d2l.forward, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x, state, params)[0], expected, FLOAT64)
+
+
 def test_forward_refuses_what_it_cannot_read() -> None:
     params, x, state = params_of("gru", 4, 6, 5), torch.randn(5, 3, 4, dtype=torch.float64), begin("gru", 3, 6)
 

@@ -17,7 +17,6 @@ release 0.17).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,10 +25,11 @@ from torch import Tensor, nn
 from gatewise import cells
 from gatewise.convert.arrays import from_arrays, to_arrays
 from gatewise.convert.numbers import Array, tensor
-from gatewise.convert.parameters import RESETS, check_states, computes, fill, layer_of, ours
+from gatewise.convert.parameters import RESETS, check_states, computes, fill, ours
 from gatewise.errors import InputError
 from gatewise.graph.graph import Graph
 from gatewise.layer import Layer
+from gatewise.layers import Recurrent
 
 # The letter of each gate in the book, in the order of its lists.
 LETTERS: dict[Graph, dict[str, str]] = {
@@ -187,17 +187,21 @@ def _own(module: nn.Module, *parameters: str) -> list[Tensor] | None:
     return None if any(v is None for v in values) else [v.detach() for v in values if v is not None]
 
 
-@lru_cache(maxsize=64)
-def _empty(cell: Graph, input_size: int, hidden_size: int) -> Layer:
-    return layer_of(cell, input_size, hidden_size, device="meta")
+class _Empty(Recurrent):
+    def reset_parameters(self) -> None:
+        """Nothing, since no parameter of its own is ever read, and torch's random state is left alone."""
+
+
+# Layers of any size are made of these without constructing one, which vmap and torch.compile don't allow in a call.
+EMPTY = {cell: _Empty(cell, 1, 1) for cell in LETTERS}
 
 
 def _layer_on(cell: Graph, weights: dict[str, Tensor]) -> Layer:
     """A layer that computes with these very tensors, which may be results with a history."""
     rows, input_size = weights["weight_ih_l0"].shape
-    empty = _empty(cell, input_size, rows // len(cell.gates))
-    layer = type(empty).__new__(type(empty))
-    layer.__dict__.update(empty.__dict__, _parameters=weights)
+    sizes = {"input_size": input_size, "hidden_size": rows // len(cell.gates)}
+    layer = Recurrent.__new__(Recurrent)
+    layer.__dict__.update(EMPTY[cell].__dict__, _parameters=weights, **sizes)
     return layer
 
 

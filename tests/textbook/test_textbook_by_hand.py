@@ -60,5 +60,7 @@ def test_a_cell_in_a_loop_is_the_layer(kind: str, way: str) -> None:
     state, outputs = None, []
     for x in X:
         state = cell(x, state)
-        outputs.append(state[0] if kind == "LSTM" else state)
+        outputs.append(states_of(state)[0].clone())
+        for s in states_of(state):
+            assert s.detach_() is s
     assert_close(torch.stack(outputs), layer(X)[0], FLOAT64)

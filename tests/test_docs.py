@@ -15,6 +15,7 @@ sys.path.append(str(ROOT / "docs"))
 build = importlib.import_module("build").build
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 BUILT = ["gru-from-the-inside.md"]  # by `make docs`, which writes what their code prints
+ALONE = ["textbook.md"]  # whose blocks run one by one: tests/textbook/test_textbook_page.py
 # Short forms of what takes minutes.
 SHORTER = {
     'text.read("python-docs")': 'text.read("python-docs")[:20000]',
@@ -51,7 +52,7 @@ def test_the_other_pages_python_runs(capsys: pytest.CaptureFixture[str]) -> None
     ran = 0
     for page in PAGES:
         scope: dict[str, object] = {}
-        for block in code_of(page, "python") if page.parent == ROOT / "docs" and page.name not in BUILT else []:
+        for block in code_of(page, "python") if page.parent == ROOT / "docs" and page.name not in BUILT + ALONE else []:
             exec(compile(block, str(page), "exec"), scope)
             ran += 1
             for line in capsys.readouterr().out.splitlines():

@@ -18,3 +18,6 @@ FLOAT32 = 1e-5
 
 # Products of tf32 have 11 bits of mantissa, as float16 has: 0.05 % a rounding, over tens of steps.
 HALF = 0.01
+
+# float64 after some tens of steps of training: the roundings of one step go into the weights of the next.
+TRAINED = 1e-9

@@ -39,6 +39,13 @@ def replace(model: nn.Module) -> Swaps:
     The modules stay the same objects, and so do their parameters: an optimizer, a hook, a second reference or a
     tied weight does not notice. Only the class changes, and with it what computes.
 
+    Initialise, then replace: `type(m) == nn.GRU` is false afterwards, and what initialises by it passes these layers by
+    without a word. Asked like this, it is right before and after:
+
+        for m in model.modules():
+            if isinstance(m, nn.GRU):
+                for name in m._flat_weights_names: …
+
     Args:
         model: any module; one that is itself such a layer is swapped too.
 

@@ -182,15 +182,19 @@ def test_single_dispatch_finds_what_is_registered_for_torchs_class() -> None:
 
 
 @every
-def test_states_can_be_detached_in_place(kind: str) -> None:
+@pytest.mark.parametrize("batched", [True, False])
+def test_states_can_be_detached_in_place(kind: str, batched: bool) -> None:
     layer, theirs = made(kind), torchs(kind)(3, 4).double()
     theirs.load_state_dict(layer.state_dict())
     carried: dict[nn.Module, Any] = {}
     for module in (theirs, layer):
         state = None
-        for x in (X, 2 * X):
+        for x in (X, 2 * X) if batched else (X[:, 0], X[:, 1]):
             result = module(x[0] if "Cell" in kind else x, state)
             state = result if "Cell" in kind else result[1]
+            if not batched and module is theirs:  # whose states are views then
+                state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+                continue
             for s in state if isinstance(state, tuple) else [state]:
                 s.detach_()
                 assert not s.requires_grad

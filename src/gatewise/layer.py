@@ -211,7 +211,7 @@ class Layer(TorchCompat):
         elif layout != "TB":
             x = x.squeeze(1) if "T" in layout else x.squeeze(0) if batched else x.squeeze(1).squeeze(0)
         if not batched:
-            finals = tuple(s.squeeze(1) for s in finals)
+            finals = tuple(s.squeeze_(1) for s in finals)  # in place, so that it can be detached in place
         return x, finals if len(finals) > 1 else finals[0]
 
     def _run_layers(

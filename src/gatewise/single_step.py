@@ -46,7 +46,7 @@ class SingleStep(Layer):
                 outside [0, input_size). TypeError: input or hx is no tensor.
         """
         _, state = self._forward(input, hx, None, None, "B")
-        # In place: a view could not be detached in place, as loops that carry a state do.
+        # In place: loops that carry a state detach it in place, which a view could not be.
         return tuple(s.squeeze_(0) for s in state) if isinstance(state, tuple) else state.squeeze_(0)
 
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gatewise.graph.graph import Graph
@@ -63,7 +64,7 @@ class Comparison:
         """The learned vectors of a that are to be negated with them, such as a gate's peephole."""
         return self._negated("vector")
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """(whose, equation, the spans that differ): lines of both once, others one under the other."""
         return rows(self.a, self.b, self.match)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gatewise.graph.graph import Graph
 from gatewise.inspect.negation import flipped_vectors
-from gatewise.inspect.trials import Choice, Size, Symbol, run, symbols
+from gatewise.inspect.trials import KIND, Choice, Size, Symbol, run, symbols
 
 ROUNDING = 1e-9  # in float64, of values of about 1 after a few steps
 ALIKE = 1e-7  # of runs in a search: what is taken for equal too often costs time, and the last word is ROUNDING's
@@ -133,16 +133,17 @@ def _values(
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """The same for several matches at once, (T, K, B, H or P)."""
     draws = {symbol: n for n, symbol in enumerate(dict.fromkeys([*symbols(a), *symbols(b)]))}
-    with torch.device("cpu"):
-        of_a, of_b = {}, {}
-        plus = torch.ones(len(matches), dtype=torch.float64)
-        for symbol in symbols(a):
-            negated = torch.tensor([symbol in match.negated for match in matches])
-            of_a[symbol] = Choice(torch.full(negated.shape, draws[symbol]), torch.where(negated, -plus, plus))
-        back = [{other: symbol for symbol, other in match.names.items()} for match in matches]
-        for other in symbols(b):
-            of_b[other] = Choice(torch.tensor([draws[names.get(other, other)] for names in back]), plus)
-        return run(a, of_a, size, nodes_a), run(b, of_b, size, nodes_b)
+    plus = torch.ones(len(matches), dtype=torch.float64, device="cpu")
+    of_a, of_b = {}, {}
+    for symbol in symbols(a):
+        signs = [-1.0 if symbol in match.negated else 1.0 for match in matches]
+        draw = torch.full(plus.shape, draws[symbol], device="cpu")
+        of_a[symbol] = Choice(draw, torch.tensor(signs, dtype=torch.float64, device="cpu"))
+    back = [{other: symbol for symbol, other in match.names.items()} for match in matches]
+    for other in symbols(b):
+        draw = torch.tensor([draws[names.get(other, other)] for names in back], device="cpu")
+        of_b[other] = Choice(draw, plus)
+    return run(a, of_a, size, nodes_a), run(b, of_b, size, nodes_b)
 
 
 def _kinds(cell: Graph) -> dict[Symbol, tuple[object, ...]]:
@@ -187,8 +188,9 @@ class _Search:
         if not open_colours:
             return self._checked(a, b)
         colour = min(open_colours, key=lambda c: (sizes[c], c))
-        one = next(e for e in a if a[e] == colour)
-        for other in sorted((e for e in b if b[e] == colour), key=lambda e: (e[0].name != one[0].name, e[1] != one[1])):
+        one = min((e for e in a if a[e] == colour), key=self.a.place)
+        others = [e for e in b if b[e] == colour]
+        for other in sorted(others, key=lambda e: (e[0].name != one[0].name, e[1] != one[1], self.b.place(e))):
             match = self._match(self.a.told_apart(a, one), self.b.told_apart(b, other))
             if match is not None:
                 return match
@@ -200,8 +202,7 @@ class _Search:
             self.tries += 1
             if self.tries > TRIES:
                 raise UndecidedError
-            with torch.device("cpu"):
-                sides = self.a.seen(a), self.b.seen(b)
+            sides = self.a.seen(a), self.b.seen(b)
             seen = [(side, element, row) for side in (0, 1) for element, row in sides[side].items()]
             colours: tuple[Colours, Colours] = ({}, {})
             examples: list[tuple[int, Tensor]] = []  # of each new colour: the old one, and what is seen
@@ -237,6 +238,14 @@ class _Side:
         self.elements: list[Element] = [(s, 1) for s in self.symbols]
         self.elements += [(s, -1) for s in self.gates if signs]
         self.flipped = flipped_vectors(cell) if signs else {}
+        self.places: dict[Symbol, int] = {}
+        for node in cell.nodes:
+            if node.key:
+                self.places.setdefault(Symbol(KIND.get(node.op, "mask"), node.key), len(self.places))
+
+    def place(self, element: Element) -> int:
+        """Where the cell first reads it: of names that could be each other, the first are, and so on."""
+        return self.places.get(element[0], len(self.places))
 
     def told_apart(self, colours: Colours, element: Element) -> Colours:
         """The colours, with new ones for an element and its negation."""
@@ -254,10 +263,10 @@ class _Side:
         choices: dict[Symbol, Choice] = {}
         for symbol in self.symbols:
             both = [colours[symbol, sign] for sign in (1, -1) if (symbol, sign) in colours]
-            draw = torch.full((len(elements), len(patterns)), min(both))
-            sign = torch.full(draw.shape, 1.0, dtype=torch.float64)
+            draw = torch.full((len(elements), len(patterns)), min(both), device="cpu")
+            sign = torch.ones(draw.shape, dtype=torch.float64, device="cpu")
             if symbol in summed:
-                sign[:] = torch.tensor([pattern[summed.index(symbol)] for pattern in patterns])
+                sign[:] = torch.tensor([pattern[summed.index(symbol)] for pattern in patterns], device="cpu")
             elif symbol in unknown:
                 sign[:] = 0.0
             elif len(both) == 2 and both[1] < both[0]:

@@ -13,7 +13,7 @@ from gatewise.graph.graph import Graph
 from gatewise.graph.rules import fresh_names
 from gatewise.inspect.equations import Line, lines
 from gatewise.inspect.matching import ROUNDING, WHOLE, Match, values
-from gatewise.inspect.trials import Symbol
+from gatewise.inspect.trials import KIND, Symbol
 
 # One row: whose it is ("both", or a cell's name), the equation, and the spans that differ from its counterpart's in
 # more than names; None for an equation that has no counterpart.
@@ -108,14 +108,13 @@ def _own_gates(cell: Graph) -> dict[int, set[str]]:
 
 def _renamed(a: Graph, b: Graph, match: Match, pairs: Mapping[int, int]) -> Graph:
     """a in b's names, those of local variables included."""
-    kinds = {"input": "gate", "project": "gate", "state": "state", "vector": "vector"}
 
     def named(kind: str, name: str) -> str:
         symbol = Symbol(kind, name)
         return match.names[symbol].name if symbol in match.names else name
 
     def of_node(op: str, key: str) -> str:
-        return named(kinds.get(op, "mask"), key) if key else key
+        return named(KIND.get(op, "mask"), key) if key else key
 
     ours, theirs = lines(a), lines(b)
     local = {ours[i].name: theirs[j].name for i, j in pairs.items() if ours[i].name and theirs[j].name}

@@ -21,6 +21,10 @@ class Symbol(NamedTuple):
     name: str
 
 
+# What is named by the key of a node; a mask's by that of any other.
+KIND = {"input": "gate", "project": "gate", "state": "state", "vector": "vector"}
+
+
 class Size(NamedTuple):
     """T, B, I and H of a run; with an output projection P is half of H."""
 
@@ -113,7 +117,7 @@ class _Runs:
 
     def full(self, i: int) -> Tensor:
         """A node's value as (K, B, H or P)."""
-        value = torch.as_tensor(self.values[i], dtype=torch.float64)
+        value = _tensor(self.values[i]).double()  # a comparison's, too
         return value.expand(self.count, self.batch, self.width[self.cell.sizes[i]])
 
     def _chosen(self, symbol: Symbol, part: str) -> Tensor:
@@ -140,9 +144,11 @@ class _Runs:
         row, numbers = OPS[node.op], dict(node.params)
         if row.scalars:
             return partial(row.run, **numbers)
-        return lambda *args: row.run(
-            *(torch.tensor(a).double() if isinstance(a, float) else a for a in args), **numbers
-        )
+        return lambda *args: row.run(*map(_tensor, args), **numbers)
+
+
+def _tensor(value: Tensor | float) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 @cache
@@ -152,10 +158,13 @@ def _draws(count: int, size: Size) -> Draws:
     shapes = {"weight_ih": (H, I), "bias_ih": (H,), "weight_hh": (H, H), "bias_hh": (H,), "vector": (H,)}
     rows = []
     for n in range(count):
-        generator = torch.Generator().manual_seed(n)
-        drawn = partial(torch.randn, generator=generator, dtype=torch.float64)
+        generator = torch.Generator("cpu").manual_seed(n)
+        drawn = partial(torch.randn, generator=generator, dtype=torch.float64, device="cpu")
         row = {name: drawn(shape) * 0.5 for name, shape in shapes.items()}
-        row |= {"state": drawn((B, H)), "uniform": torch.rand(T, B, H, generator=generator, dtype=torch.float64)}
+        row |= {
+            "state": drawn((B, H)),
+            "uniform": torch.rand(T, B, H, generator=generator, dtype=torch.float64, device="cpu"),
+        }
         rows.append(row)
     return Draws(*(torch.stack([row[name] for row in rows]) for name in Draws._fields))
 
@@ -163,6 +172,6 @@ def _draws(count: int, size: Size) -> Draws:
 @cache
 def _shared(size: Size) -> tuple[Tensor, Tensor]:
     """x, (T, B, I), and the output projection, (P, H)."""
-    generator = torch.Generator().manual_seed(2**20)
-    drawn = partial(torch.randn, generator=generator, dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(2**20)
+    drawn = partial(torch.randn, generator=generator, dtype=torch.float64, device="cpu")
     return drawn((size.steps, size.batch, size.inputs)), drawn((size.units // 2, size.units)) * 0.5

@@ -379,6 +379,7 @@ DIFFERENT = {
     "a term less": (cells.lstm, lstm_with_f_alone),
     "a factor": (cells.gru, scaled(0.999)),
     "a factor near 1": (cells.gru, scaled(1 - 1e-6)),
+    "a factor next to 1": (cells.gru, scaled(1 - 3e-8)),
     "tanh and relu": (cells.rnn, cells.rnn_relu),
     "another rate": (gatewise.zoneout(cells.lstm, {"h": 0.1, "c": 0.4}), gatewise.zoneout(cells.lstm, 0.1)),
     "rates exchanged": (
@@ -463,6 +464,29 @@ def test_eight_gates_and_four_states_take_about_a_second(
     assert made.same is same
     assert len(made.negated) == negated
     if same or negated:
+        assert_corresponds(made)
+
+
+@pytest.mark.parametrize(("factor", "negated"), [(1.0, 0), (-1.0, 1), (0.999, 0)])
+def test_gates_of_one_product(factor: float, negated: int) -> None:
+    """Where one is zero nothing is seen of the others, so that all signs have to be summed over."""
+
+    def product(factor: float) -> Graph:
+        def body(x: Any, h: Any) -> Any:
+            value = factor * torch.tanh(x.a + h.a)
+            for gate in "bcdefgo":
+                value = value * (2 * torch.tanh(getattr(x, gate) + getattr(h, gate)))
+            return torch.tanh(value)
+
+        return gatewise.cell(gates="a b c d e f g o", name="product")(lambda x, h: body(x, h))
+
+    order = random.Random(2)
+    other = product(factor)
+    other = with_names(other, new_names(other, order, fresh=True), order)
+    made = compare(product(1.0), other)
+    assert made.same is (factor == 1.0)
+    assert len(made.negated) == negated
+    if abs(factor) == 1:
         assert_corresponds(made)
 
 

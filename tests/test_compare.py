@@ -54,7 +54,7 @@ both              h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}"""
 def test_z_and_1_minus_z() -> None:
     for a, b in ((cells.gru, gru_z), (gru_z, cells.gru)):
         made = compare(a, b)
-        assert (made.same, made.negated) == (False, "z")
+        assert (made.same, made.negated) == (False, ("z",))
         assert made.verdict.endswith(
             "The same function if z is replaced by 1 - z: negate the weights and biases of gate z."
         )
@@ -75,7 +75,7 @@ def test_a_gate_that_is_no_sigmoid_is_not_said_to_be_1_minus_itself() -> None:
         return torch.tanh(-x.n - h.n)
 
     made = compare(cells.rnn, rnn_negative)
-    assert made.negated == "n"
+    assert made.negated == ("n",)
     assert made.verdict.endswith("The same function if you negate the weights and biases of gate n.")
 
 

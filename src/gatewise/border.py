@@ -203,6 +203,16 @@ def check_resets(layer: Layer, resets: Any, layout: str, shape: tuple[int, ...])
     return resets != 0
 
 
+def _which_question(layer: Layer) -> str:
+    """What code is to ask of a layer that it gave one tensor: by torch's class it may have missed that it has more."""
+    twin: Any = torch.nn.LSTMCell if layer.one_step else torch.nn.LSTM
+    by_class = f"isinstance(layer, nn.{twin.__name__})"
+    wrong, right = by_class, "len(layer.cell.states) > 1"
+    if isinstance(layer, twin):
+        wrong, right = f"type(layer) == nn.{twin.__name__}", by_class
+    return f". Code that asks {wrong} to tell whether a state is a tuple must ask {right}"
+
+
 def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tensor, ...]:
     """The states before the first step, each (L * D, B, size); the layer's initial ones for None.
 
@@ -222,6 +232,7 @@ def check_states(layer: Layer, hx: Any, batch: int, batched: bool) -> tuple[Tens
         wrong_count = TypeError if layer.one_step and isinstance(hx, Tensor) else RuntimeError
         raise (wrong_count if tensors else NoTensorError)(
             f"{name}: hx is {what}, expected {wants}; layer.initial_state(batch) makes one"
+            + (_which_question(layer) if several and isinstance(hx, Tensor) else "")
         )
     weight = layer._weight
     checked = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from gatewise.graph import pasted
 from gatewise.graph.graph import Node, closure
 from gatewise.graph.ops import ALIASES, OPS
 from gatewise.graph.rules import CellError, is_comparison
@@ -18,6 +19,8 @@ Params = Mapping[str, float]
 
 class Builder:
     """Nodes as they are written down, each distinct one once."""
+
+    written_for = pasted.Cell("x", ("h",), ())  # the names that its errors show
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -38,6 +41,10 @@ class Builder:
     def fault(self, message: str) -> NoReturn:
         raise CellError(message)
 
+    def code(self) -> str:
+        """The line of code that is running, where it is known."""
+        return ""
+
     def attribute(self, proxy: Proxy, name: str) -> Proxy:
         """What `proxy.name` means; only a cell's own equations know."""
         raise AttributeError(name)
@@ -54,9 +61,12 @@ class Proxy:
     """A value of the step, while its cell is traced: arithmetic and torch functions on it become nodes."""
 
     __slots__ = ("_builder", "_index")  # underscored: gates are not, so that any other name can be a gate
+    _builder: Builder
+    _index: int
 
     def __init__(self, builder: Builder, index: int) -> None:
-        self._builder, self._index = builder, index
+        object.__setattr__(self, "_builder", builder)
+        object.__setattr__(self, "_index", index)
 
     @classmethod
     def __torch_function__(
@@ -72,6 +82,9 @@ class Proxy:
         if name.startswith("__"):  # protocols that numpy, copy and others ask for; Proxy has none of them
             raise AttributeError(name)
         return self._builder.attribute(self, name)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        self._builder.fault(f".{name} is read, and is not given a value; give the result a name: a = …")
 
     # fmt: off
     def __add__(self, other: Any) -> Any: return apply(self._builder, "add", (self, other))
@@ -111,15 +124,31 @@ class Proxy:
     __float__ = __int__ = __index__ = __complex__ = _number
 
     def _array(self, *_: object) -> NoReturn:
-        self._builder.fault("a cell is written for one unit: it has no indexing, no loop over units and no len()")
+        instead = pasted.of_line(self._builder.code(), self._builder.written_for)
+        self._builder.fault(
+            "a cell is written for one unit and one step: it has no indexing, no loop over units or steps, "
+            "no unpacking and no len()" + (f"; {instead}" if instead else "")
+        )
 
-    __getitem__ = __iter__ = __len__ = __contains__ = _array
+    __getitem__ = __setitem__ = __iter__ = __len__ = __contains__ = _array
 
-    def __array_ufunc__(self, function: Any, *_: object, **__: object) -> NoReturn:
-        self._builder.fault(f"numpy's {function.__name__}: a cell is written in torch's functions, such as torch.tanh")
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        x, h, gate = (self._builder.written_for.x, self._builder.written_for.h, self._builder.written_for.gate)
+        self._builder.fault(
+            f"a value is no function: {x}.{gate} and {h}.{gate} are the products themselves, (a).{gate} that of any a"
+        )
+
+    def __array_ufunc__(self, function: Any, method: str, *args: object, **_: object) -> NoReturn:
+        _other_toolkit(self._builder, "numpy", function.__name__, args)
+
+    def __array_function__(self, function: Any, types: object, args: Sequence[Any], kwargs: object) -> NoReturn:
+        _other_toolkit(self._builder, "numpy", function.__name__, args)
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        self._builder.fault("a value of the step is no numpy array: a cell is written in torch's functions")
 
     def __matmul__(self, other: object) -> NoReturn:
-        self._builder.fault("@ in a cell: a matrix product is written as a gate's projection, such as h.n or (r * h).n")
+        _matrix_product(self._builder, "@", (self, other))
 
     __rmatmul__ = __matmul__
 
@@ -145,8 +174,12 @@ class Input(Proxy):
 def apply(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, Any] | None = None) -> Proxy:
     """The node of one op on these arguments; any fault is the builder's to report."""
     row = OPS.get(name)
+    if name in pasted.MATRIX_PRODUCTS:
+        _matrix_product(builder, f"torch's {name}", args)
     if row is None:
-        builder.fault(f"torch's {name} is no op of a cell; expected one of: {' '.join(sorted(OPS))}")
+        instead = pasted.for_function(name, builder.written_for)
+        fix = f": {instead}" if instead else f"; expected one of: {' '.join(sorted(OPS))}"
+        builder.fault(f"torch's {name} is no op of a cell{fix}")
     kwargs = dict(kwargs or {})
     if kwargs.get("inplace") is False:
         del kwargs["inplace"]
@@ -173,9 +206,22 @@ def apply(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, An
     return builder.add(name, values, params=numbers)
 
 
+def _matrix_product(builder: Builder, what: str, args: Sequence[object]) -> NoReturn:
+    of_input = any(isinstance(a, Input) for a in args)
+    builder.fault(f"{what} in a cell: {pasted.for_product(of_input, builder.code(), builder.written_for)}")
+
+
+def _other_toolkit(builder: Builder, toolkit: str, name: str, args: Sequence[object]) -> NoReturn:
+    if name in pasted.MATRIX_PRODUCTS:
+        _matrix_product(builder, f"{toolkit}'s {name}", args)
+    instead = pasted.for_function(name, builder.written_for) or pasted.in_torch(name)
+    builder.fault(f"{toolkit}'s {name}: {instead}")
+
+
 def operand(builder: Builder, name: str, value: Any) -> Proxy | float:
     if isinstance(value, Input):
-        builder.fault(f"{name} of x itself, which has input_size numbers; read a gate of it, such as x.n")
+        x, gate = builder.written_for.x, builder.written_for.gate
+        builder.fault(f"{name} of {x} itself, which has input_size numbers; read a gate of it, such as {x}.{gate}")
     if isinstance(value, Proxy):
         if value._builder is not builder:
             builder.fault(f"{name} of a value that belongs to another cell's equations")

@@ -10,14 +10,18 @@ from __future__ import annotations
 import inspect
 import keyword
 import linecache
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NoReturn
 
+import torch
+
+from gatewise.graph import pasted
 from gatewise.graph.graph import Graph, closure
-from gatewise.graph.ops import OPS
+from gatewise.graph.ops import ALIASES, OPS
 from gatewise.graph.proxy import Builder, Input, Params, Proxy, apply, operand
 from gatewise.graph.rules import (
     MASKS,
@@ -78,7 +82,7 @@ class CellBuilder(Builder):
 
     def __init__(self, name: str, gates: tuple[str, ...], code: CodeType) -> None:
         super().__init__()
-        self.name, self.gates, self.code = name, gates, code
+        self.name, self.gates, self.code_of_cell = name, gates, code
         self.lines: list[int | None] = []  # where each node was written
         self.inlined: list[tuple[str, int]] = []  # the names that inlined cells gave
         self.first_fault: CellError | None = None
@@ -93,17 +97,36 @@ class CellBuilder(Builder):
         if name == OUTPUT_PROJECTION and not isinstance(proxy, Input):
             return self.add("output", (proxy,))
         if name not in self.gates:
-            function = f"; for the function write torch.{name}(…)" if name in OPS else ""
             expected = " ".join(self.gates) or "none at all"
-            self.fault(
-                f".{name}: {name!r} is no gate of this cell, expected one of: {expected}{function}"
-                + ("" if function else f"; a new gate is declared in gates='… {name}'")
-            )
+            instead = self._instead_of(proxy, name) or f"a new gate is declared in gates='… {name}'"
+            self.fault(f".{name}: {name!r} is no gate of this cell, expected one of: {expected}; {instead}")
         if isinstance(proxy, Input):
             return self.add("input", key=name)
         if is_comparison(self.nodes[proxy._index]):
             self.fault(f".{name} of a comparison; project a value")
         return self.add("project", (proxy,), key=name)
+
+    def _instead_of(self, proxy: Proxy, name: str) -> str:
+        """What to write for an attribute that is no gate, as torch's methods are none; "" for what may be one."""
+        weight = pasted.weight_of(name, self.gates) or pasted.weight_of(f"W_{name}", self.gates)
+        if weight and weight.gate in self.gates:
+            return pasted.in_place_of(weight._replace(name=name), self.written_for)
+        if name in pasted.MATRIX_PRODUCTS:
+            return pasted.for_product(isinstance(proxy, Input), self.code(), self.written_for)
+        if ALIASES.get(name, name) in OPS:
+            return f"for the function write torch.{name}(…)"
+        if function := pasted.for_function(name, self.written_for):
+            return function
+        if hasattr(torch.Tensor, name) and name != "H":  # which is a gate's name in textbooks
+            return (
+                "a value is of one unit at one step, and has no shape, device or methods; "
+                f"a new gate is declared in gates='… {name}'"
+            )
+        return ""
+
+    def code(self) -> str:
+        line = self._current_line()
+        return linecache.getline(self.code_of_cell.co_filename, line).strip() if line else ""
 
     def fault(self, message: str, line: int | None = None) -> NoReturn:
         error = CellError(self.where(line or self._current_line()) + message)
@@ -112,16 +135,15 @@ class CellBuilder(Builder):
 
     def _current_line(self) -> int | None:
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code is not self.code:
+        while frame is not None and frame.f_code is not self.code_of_cell:
             frame = frame.f_back
         return frame.f_lineno if frame else None
 
     def where(self, line: int | None) -> str:
         """'gru (cells.py, line 12: `r = …`): ', or the cell's first line if none is known."""
-        line = line or self.code.co_firstlineno
-        text = linecache.getline(self.code.co_filename, line).split(" #")[0].strip()
-        file = self.code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
-        return f"{self.name} ({file}, line {line}{f': `{text}`' if text else ''}): "
+        line = line or self.code_of_cell.co_firstlineno
+        text = linecache.getline(self.code_of_cell.co_filename, line).split(" #")[0].strip()
+        return f"{self.name} ({_file_name(self.code_of_cell)}, line {line}{f': `{text}`' if text else ''}): "
 
 
 def trace(function: Function, gates: tuple[str, ...], name: str | None = None) -> Graph:
@@ -129,7 +151,8 @@ def trace(function: Function, gates: tuple[str, ...], name: str | None = None) -
     if not isinstance(function, FunctionType):
         raise CellError(f"a cell is a Python function, got {type(function).__name__}; write def gru(x, h): …")
     builder = CellBuilder(name or function.__name__, gates, inspect.unwrap(function).__code__)
-    states, starts = _signature(function, builder)
+    x, states, starts = _signature(function, builder)
+    builder.written_for = pasted.Cell(x, states, gates)
     vectors = tuple(starts)
     values = [builder.add("state", key=state) for state in states]
     learned = {vector: builder.add("vector", key=vector, params=starts[vector]) for vector in vectors}
@@ -165,8 +188,10 @@ def _message(error: CellError, name: str) -> str:
     return str(error).removeprefix(f"{name}: ")
 
 
-def _signature(function: FunctionType, builder: CellBuilder) -> tuple[tuple[str, ...], dict[str, dict[str, float]]]:
-    """The states' names and those of the learned vectors with their initial values, from the function's arguments."""
+def _signature(
+    function: FunctionType, builder: CellBuilder
+) -> tuple[str, tuple[str, ...], dict[str, dict[str, float]]]:
+    """The names of the input and the states, and of the vectors with their initial values: the arguments."""
     states: list[str] = []
     vectors: dict[str, dict[str, float]] = {}
     for parameter in inspect.signature(function).parameters.values():
@@ -184,7 +209,7 @@ def _signature(function: FunctionType, builder: CellBuilder) -> tuple[tuple[str,
             states.append(parameter.name)
     if len(states) < 2:
         builder.fault(f"takes {len(states)} arguments, expected the input and at least one state: def cell(x, h)")
-    return tuple(states[1:]), vectors
+    return states[0], tuple(states[1:]), vectors
 
 
 def _call(
@@ -197,7 +222,7 @@ def _call(
     line: list[int] = []
 
     def hook(frame: FrameType, event: str, _: object) -> None:
-        if event == "return" and frame.f_code is builder.code:
+        if event == "return" and frame.f_code is builder.code_of_cell:
             local.clear()
             local.update(frame.f_locals)
             line[:] = [frame.f_lineno]
@@ -219,15 +244,34 @@ def _call(
         raise builder.first_fault.with_traceback(None)
     if failure:
         error = failure[0]
-        lines = [tb.tb_lineno for tb in _frames(error) if tb.tb_frame.f_code is builder.code]
+        lines = [tb.tb_lineno for tb in _frames(error) if tb.tb_frame.f_code is builder.code_of_cell]
         place = builder.where(lines[-1] if lines else None)
-        hint = ""
-        if isinstance(error, TypeError) and "must be Tensor, not" in str(error):
-            hint = (
-                "; a plain number goes with + - * / ** and comparisons, and as a bound of torch.clamp(a, min=…, max=…)"
-            )
-        raise CellError(f"{place}{type(error).__name__}: {' '.join(str(error).split())}{hint}") from error
+        raise CellError(
+            f"{place}{type(error).__name__}: {' '.join(str(error).split())}{_hint(error, builder)}"
+        ) from error
     return result[0], local, line[0] if line else None
+
+
+def _hint(error: BaseException, builder: CellBuilder) -> str:
+    """What to do about an error that Python or torch raised in the equations: '; …', or ""."""
+    if isinstance(error, TypeError) and "must be Tensor, not" in str(error):
+        return "; a plain number goes with + - * / ** and comparisons, and as a bound of torch.clamp(a, min=…, max=…)"
+    missing = re.search(r"'(\w+)'", str(error))
+    if not isinstance(error, NameError) or missing is None:
+        return ""
+    *_, last = _frames(error)
+    code, line = last.tb_frame.f_code, last.tb_lineno
+    elsewhere = code is not builder.code_of_cell and not code.co_name.startswith("<")  # such as a comprehension
+    where = f", in {code.co_name} ({_file_name(code)}, line {line})" if elsewhere else ""
+    if code.co_filename != builder.code_of_cell.co_filename:
+        return where  # whose names are not the cell's
+    known = [*last.tb_frame.f_locals, *last.tb_frame.f_globals]
+    source = linecache.getline(code.co_filename, line).strip()
+    return f"{where}; {pasted.for_name(missing[1], source, builder.written_for, known)}"
+
+
+def _file_name(code: CodeType) -> str:
+    return code.co_filename.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _frames(error: BaseException) -> Iterable[Any]:

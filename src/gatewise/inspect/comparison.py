@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import torch
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from gatewise.graph.graph import Graph
 from gatewise.graph.rules import MASKS
-from gatewise.inspect.equations import lines
+from gatewise.inspect import matching
+from gatewise.inspect.matching import WHOLE, Match
+from gatewise.inspect.negation import is_sigmoid
+from gatewise.inspect.rows import Row, other_name, rows
+from gatewise.inspect.trials import Symbol, symbols
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-STEPS, BATCH, INPUTS, UNITS = 5, 3, 4, 8
-ROUNDING = 1e-9  # in float64, of values of about 1 after a few steps
-
-# One row of the comparison: whose it is ("both", or a cell's name), the equation, and the spans that differ.
-Span = tuple[int, int]
-Row = tuple[str, str, list[Span]]
 
 
 @dataclass(frozen=True)
@@ -29,22 +26,56 @@ class Comparison:
     """Two cells side by side; printed, it shows the equations and marks what differs with ~.
 
     a, b: the cells. same: whether they are the same function, with the same weights; None if that can't be asked, as
-    they don't have the same weights and states. difference: the largest one between their states, in 5 steps with the
-    same random weights. negated: the gate whose weights and biases are to be negated in one of them for the two to
-    become the same function; "" if there is none. verdict: all this in words.
+    they don't have the same weights and states, or is not known. difference: the largest one between their states, in 5
+    steps with the same random weights. match: which of b's names is each of a's (where the functions differ, those by
+    which they are compared), and what is to be negated for the two to become the same function; None if they don't
+    have the same weights and states. verdict: all this in words.
     """
 
     a: Graph
     b: Graph
     same: bool | None
     difference: float | None
-    negated: str
+    match: Match | None
     verdict: str
 
     @property
+    def gates(self) -> Mapping[str, str]:
+        """b's name of each gate of a; empty if they don't have the same weights and states."""
+        return self._names("gate")
+
+    @property
+    def states(self) -> Mapping[str, str]:
+        """b's name of each state of a, likewise."""
+        return self._names("state")
+
+    @property
+    def vectors(self) -> Mapping[str, str]:
+        """b's name of each learned vector of a, likewise."""
+        return self._names("vector")
+
+    @property
+    def negated(self) -> tuple[str, ...]:
+        """The gates of a whose weights and biases are to be negated for the two to become the same function."""
+        return self._negated("gate")
+
+    @property
+    def negated_vectors(self) -> tuple[str, ...]:
+        """The learned vectors of a that are to be negated with them, such as a gate's peephole."""
+        return self._negated("vector")
+
+    @cached_property
     def rows(self) -> list[Row]:
         """(whose, equation, the spans that differ): lines of both once, others one under the other."""
-        return _rows(self.a, self.b)
+        return rows(self.a, self.b, self.match)
+
+    def _names(self, kind: str) -> dict[str, str]:
+        names = self.match.names if self.match else {}
+        return {symbol.name: other.name for symbol, other in names.items() if symbol.kind == kind}
+
+    def _negated(self, kind: str) -> tuple[str, ...]:
+        negated = self.match.negated if self.match else ()
+        return tuple(symbol.name for symbol in symbols(self.a) if symbol.kind == kind and symbol in negated)
 
     def __str__(self) -> str:
         width = max(len(whose) for whose, _, _ in self.rows) + 2
@@ -64,10 +95,10 @@ class Comparison:
         width = max(len(whose) for whose, _, _ in self.rows) + 2
         at = 0
         for whose, equation, spans in self.rows:
-            colour = {self.a.name: "red", _other(self.a, self.b): "green"}.get(whose, "dim")
-            alone = whose != "both" and not spans  # a line that the other cell does not have
+            colour = {self.a.name: "red", other_name(self.a, self.b): "green"}.get(whose, "dim")
+            alone = spans is None  # a line that the other cell does not have
             shown.stylize(colour, at, at + (width + len(equation) if alone else len(whose)))
-            for begin, end in spans:
+            for begin, end in spans or ():
                 shown.stylize(f"bold {colour}", at + width + begin, at + width + end)
             at += width + len(equation) + 1
             if spans:
@@ -82,10 +113,11 @@ def compare(a: Graph, b: Graph) -> Comparison:
     """Compare two cells: their equations line by line, and by computing whether they are the same function.
 
     Both are run in float64 for 5 steps, with the same random weights, biases, vectors, states and input. Where they
-    differ, each gate is tried with its weights and biases negated: since σ(-a) = 1 - σ(a), that replaces an update
-    gate z by 1 - z, which is how the GRUs of different papers differ. Random masks are the same in both if both have
-    the same ones; otherwise the cells of evaluation are compared. That two functions are the same at random points is
-    no proof, but no accident either, unless they differ only in a region that these points do not reach.
+    differ, it is searched which gates of one could be which of the other, and so the vectors and all states but the
+    first, the output; and of which gates the weights and biases could be negated: since σ(-a) = 1 - σ(a), that replaces
+    an update gate z by 1 - z, which is how the GRUs of different papers differ. Random masks are the same in both if
+    both have the same ones; otherwise the cells of evaluation are compared. That two functions are the same at random
+    points is no proof, but no accident either, unless they differ only in a region that these points do not reach.
 
     Args:
         a, b: cells.
@@ -96,75 +128,43 @@ def compare(a: Graph, b: Graph) -> Comparison:
         if not isinstance(cell, Graph):
             raise TypeError(f"compare: got {cell!r}, expected what @gatewise.cell(gates=…) makes of a function")
     if a == b:
-        return Comparison(a, b, True, 0.0, "", "The same equations.")
+        return Comparison(a, b, True, 0.0, matching.by_order(a, b), "The same equations.")
     if apart := _apart(a, b):
-        return Comparison(a, b, None, None, "", f"They don't have the same weights and states: {'; '.join(apart)}.")
-    masks = [[(n.op, n.key, n.params) for n in cell.nodes if n.op in MASKS] for cell in (a, b)]
+        verdict = f"They don't have the same weights and states: {'; '.join(apart)}."
+        return Comparison(a, b, None, None, None, verdict)
+    masks = [Counter((node.op, node.params) for node in cell.nodes if node.op in MASKS) for cell in (a, b)]
     run_a, run_b, when = (a, b, "") if masks[0] == masks[1] else (a.expected, b.expected, " in evaluation")
-    gap = _gap(run_a, run_b)
-    if gap is None:
+    same_names = a.states[0] == b.states[0] and all(
+        set(names) == set(others)
+        for names, others in ((a.gates, b.gates), (a.states, b.states), (a.vectors, b.vectors))
+    )
+    start = matching.by_order(run_a, run_b)
+    if math.isinf(matching.gaps(run_a, run_b, start).largest):
         verdict = "Whether they are the same function is not known: with random weights the states are not finite."
-        return Comparison(a, b, None, None, "", verdict)
-    after = f"after {STEPS} steps with the same random weights the states "
+        return Comparison(a, b, None, None, start, verdict)
+    try:
+        match = _found(run_a, run_b, same_names)
+    except matching.UndecidedError:
+        verdict = "Whether they are the same function is not known: too many of their names look alike."
+        return Comparison(a, b, None, None, start, verdict)
+    shown = match or (start if same_names else matching.nearest(run_a, run_b))
+    gap = matching.gaps(run_a, run_b, shown._replace(negated=frozenset())).largest
+    after = f"after {WHOLE.steps} steps with the same random weights the states "
     after += f"differ by up to {gap:.2g}" if gap else "are equal"
-    if gap <= ROUNDING:
-        verdict = f"The same function to rounding{when}: {after}."
-        if when:
-            verdict += " In training their random masks differ."
-        if _bounds(a) != _bounds(b):
-            verdict += " Their gradients are clipped differently."
-        return Comparison(a, b, True, gap, "", verdict)
-    for gate in a.gates:
-        turned = _gap(run_a, run_b, gate)
-        if turned is not None and turned <= ROUNDING:
-            negate = f"negate the weights and biases of gate {gate}"
-            turns = _is_sigmoid(a, gate) and _is_sigmoid(b, gate)
-            if_ = f"{gate} is replaced by 1 - {gate}: {negate}" if turns else f"you {negate}"
-            verdict = f"Not the same function with the same weights{when}: {after}.\nThe same function if {if_}."
-            return Comparison(a, b, False, gap, gate, verdict)
-    return Comparison(a, b, False, gap, "", f"Not the same function{when}: {after}.")
-
-
-# --- the equations side by side ---------------------------------------------------------------------
-
-
-def _other(a: Graph, b: Graph) -> str:
-    return b.name if b.name != a.name else f"{b.name} (2)"
-
-
-def _rows(a: Graph, b: Graph) -> list[Row]:
-    """The lines of both in b's order, those of the same symbol paired; a's others stand after their predecessors."""
-    left, right = ({line.symbol.text: line.text for line in lines(cell)} for cell in (a, b))
-    order, before = list(right), -1
-    for symbol in left:
-        if symbol not in right:
-            order.insert(before + 1, symbol)
-        before = order.index(symbol)
-    rows: list[Row] = []
-    for symbol in order:
-        sides = [(name, side[symbol]) for name, side in ((a.name, left), (_other(a, b), right)) if symbol in side]
-        texts = [text for _, text in sides]
-        if len(set(texts)) < len(texts):
-            rows.append(("both", texts[0], []))
-        else:
-            spans = _different(*texts) if len(texts) == 2 else [[]]
-            rows += [(name, text, found) for (name, text), found in zip(sides, spans, strict=True)]
-    return rows
-
-
-def _different(a: str, b: str) -> list[list[Span]]:
-    """Where two equations differ, token by token: the spans in each."""
-    words = [list(re.finditer(r"[\w']+(\{[^}]*\})?|[^\w\s]", text)) for text in (a, b)]
-    ours, theirs = ([word.group() for word in found] for found in words)
-    spans: list[list[Span]] = [[], []]
-    for kind, *ranges in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
-        for k, (begin, end) in enumerate((ranges[:2], ranges[2:])):
-            if kind != "equal" and begin < end:
-                spans[k].append((words[k][begin].start(), words[k][end - 1].end()))
-    return spans
-
-
-# --- the same function? ---------------------------------------------------------------------------
+    if match is None:
+        names = "" if same_names else f" under any names: with {_which_is_which(shown, 'as')},"
+        verdict = f"Not the same function{when}{names or ':'} {after}."
+    elif match.negated:
+        verdict = f"Not the same function with the same weights{when}: {after}.\n{_how_to_negate(a, b, match)}"
+    else:
+        names = _which_is_which(match, "is")
+        verdict = f"The same function to rounding{when}{f', with other names: {names};' if names else ':'} {after}."
+    if match and when:
+        verdict += " In training their random masks differ."
+    compared = Comparison(a, b, match is not None and not match.negated, gap, shown, verdict)
+    if match and _bounds(a, compared.states) != _bounds(b, {state: state for state in b.states}):
+        compared = replace(compared, verdict=f"{verdict} Their gradients are clipped differently.")
+    return compared
 
 
 def _apart(a: Graph, b: Graph) -> list[str]:
@@ -178,80 +178,77 @@ def _apart(a: Graph, b: Graph) -> list[str]:
         "learned vectors": (a.vectors, b.vectors),
     }
     for what, sides in whats.items():
-        # Of the states the first is the output. Gates may be stacked in another order.
-        same = {frozenset(side) if what != "states" else side[:1] + tuple(sorted(side[1:])) for side in sides}
-        if len(same) > 1:
+        if len(sides[0]) != len(sides[1]):
             has = [f"has the {what} {' '.join(side)}" if side else f"has no {what}" for side in sides]
-            apart.append(f"{a.name} {has[0]}, {_other(a, b)} {has[1]}")
+            apart.append(f"{a.name} {has[0]}, {other_name(a, b)} {has[1]}")
             if what == "gates":  # the others say no more
                 break
     if a.projects_output != b.projects_output:
-        apart.append(f"only {a.name if a.projects_output else _other(a, b)} projects its output")
+        apart.append(f"only {a.name if a.projects_output else other_name(a, b)} projects its output")
+    elif not apart and sorted(a.state_sizes) != sorted(b.state_sizes):
+        has = [f"has {cell.state_sizes.count('P')} states of size proj_size" for cell in (a, b)]
+        apart.append(f"{a.name} {has[0]}, {other_name(a, b)} {has[1]}")
     return apart
 
 
-def _gap(a: Graph, b: Graph, negated: str = "") -> float | None:
-    """The largest difference between two cells' states with the same weights; None if some are not finite.
+def _found(a: Graph, b: Graph, same_names: bool) -> Match | None:
+    """What makes them one function: with their names, with negated weights, with other names, with both."""
+    undecided: matching.UndecidedError | None = None
+    for keep_names in (True, False) if same_names else (False,):
+        for signs in (False, True):
+            try:
+                match = matching.find(a, b, signs, keep_names)
+            except matching.UndecidedError as error:
+                undecided = error
+            else:
+                if match is not None:
+                    return match
+    if undecided is not None:
+        raise undecided
+    return None
 
-    negated: the gate whose weights and biases are negated in b.
+
+def _bounds(cell: Graph, names: Mapping[str, str]) -> Counter[tuple[str, object]]:
+    """How the cell clips gradients, its states by these names."""
+    read = [(cell.nodes[node.args[0]], node.params) for node in cell.nodes if node.op == "clip_grad"]
+    return Counter((names[of.key] if of.op == "state" else str(of), params) for of, params in read)
+
+
+# --- the verdict in words ---------------------------------------------------------------------------
+
+
+def _which_is_which(match: Match, is_: str, turned: Collection[str] = ()) -> str:
+    """'gate Z is 1 - z, gate R is r, state H is h': all whose names differ, "" if none do.
+
+    turned: the gates that are 1 minus their counterparts.
     """
-    outcomes = [_run(cell, negate) for cell, negate in ((a, ""), (b, negated))]
-    if any(not value.isfinite().all() for outcome in outcomes for value in outcome.values()):
-        return None
-    return max((outcomes[0][state] - outcomes[1][state]).abs().max().item() for state in outcomes[0])
+    phrases = []
+    for symbol, other in match.names.items():
+        if symbol.kind == "mask" or symbol == other:
+            continue
+        if match.names.get(other) != symbol or {symbol, other} & match.negated:
+            minus = "1 - " if symbol.kind == "gate" and symbol.name in turned else ""
+            phrases.append(f"{symbol.kind} {symbol.name} {is_} {minus}{other.name}")
+        elif symbol.name < other.name:
+            are = "are " if is_ == "is" else ""
+            phrases.append(f"{symbol.kind}s {symbol.name} and {other.name} {are}exchanged")
+    return ", ".join(phrases)
 
 
-def _run(cell: Graph, negated: str) -> dict[str, torch.Tensor]:
-    """The output of every step and the last states, by name, with weights that depend on the gates' names alone."""
-    from gatewise.layers import Recurrent
-
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    size = UNITS // 2 if cell.projects_output else 0
-    rows = size or UNITS
-    devices: Any = []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(0)  # of the masks
-        layer = Recurrent(cell, INPUTS, UNITS, dtype=torch.float64, device="cpu", proj_size=size)
-        parameters: dict[str, torch.Tensor] = {}
-        for side, width, gates in (("ih", INPUTS, cell.input_gates), ("hh", rows, cell.hidden_gates)):
-            weight = {gate: drawn(UNITS, width) * 0.5 for gate in sorted(gates)}
-            bias = {gate: drawn(UNITS) * 0.5 for gate in sorted(gates)}
-            for gate in {negated} & set(gates):
-                weight[gate], bias[gate] = -weight[gate], -bias[gate]
-            if gates:
-                parameters[f"weight_{side}_l0"] = torch.cat([weight[gate] for gate in gates])
-                parameters[f"bias_{side}_l0"] = torch.cat([bias[gate] for gate in gates])
-        if size:
-            parameters["weight_hr_l0"] = drawn(size, UNITS) * 0.5
-        for vector in sorted(cell.vectors):
-            parameters[f"{vector}_l0"] = drawn(UNITS) * 0.5
-        for name, parameter in layer.named_parameters():
-            parameter.copy_(parameters[name])
-        widths = dict(zip(cell.states, cell.state_sizes, strict=True))
-        first = {state: drawn(1, BATCH, rows if widths[state] == "P" else UNITS) for state in sorted(cell.states)}
-        states = tuple(first[state] for state in cell.states)
-        torch.manual_seed(0)
-        output, last = layer(drawn(STEPS, BATCH, INPUTS), states if len(states) > 1 else states[0])
-        made = dict(zip(cell.states, last if len(states) > 1 else (last,), strict=True))
-        return {"output": output, **{f"last {state}": value for state, value in made.items()}}
+def _how_to_negate(a: Graph, b: Graph, match: Match) -> str:
+    """'The same function if z is replaced by 1 - z: negate the weights and biases of gate z.'"""
+    gates = [gate for gate in a.gates if Symbol("gate", gate) in match.negated]
+    vectors = [vector for vector in a.vectors if Symbol("vector", vector) in match.negated]
+    turned = [g for g in gates if is_sigmoid(a, g) and is_sigmoid(b, match.names[Symbol("gate", g)].name)]
+    negate = f"negate the weights and biases of gate{'s' * (len(gates) > 1)} {_listed(gates)}"
+    negate += f", and the vector{'s' * (len(vectors) > 1)} {_listed(vectors)}" if vectors else ""
+    if names := _which_is_which(match, "is", turned):
+        return f"The same function with other names, {names}: {negate}."
+    if turned != gates:
+        return f"The same function if you {negate}."
+    replaced = _listed([f"{gate}{' is replaced' if gate == gates[0] else ''} by 1 - {gate}" for gate in gates])
+    return f"The same function if {replaced}: {negate}."
 
 
-def _bounds(cell: Graph) -> list[str]:
-    """How the cell clips gradients."""
-    return sorted(f"{cell.nodes[node.args[0]]} {node.params}" for node in cell.nodes if node.op == "clip_grad")
-
-
-def _is_sigmoid(cell: Graph, gate: str) -> bool:
-    """Whether all that is made of a gate's sums is its σ, so that to negate its weights is to take 1 minus it."""
-    linear = {i for i, node in enumerate(cell.nodes) if node.op in ("input", "project") and node.key == gate}
-    readers = set()
-    for i, node in enumerate(cell.nodes):
-        if linear & set(node.args) and node.op == "add" and set(node.args) <= linear:
-            linear.add(i)
-        elif linear & set(node.args):
-            readers.add(node.op)
-    return readers == {"sigmoid"}
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

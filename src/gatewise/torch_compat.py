@@ -12,7 +12,7 @@ import copyreg
 import sys
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -162,8 +162,9 @@ class TorchCompat(nn.Module):
 
     __class__ = property(_shown_class, _set_class)
 
-    def __new__(cls, *args: Any, **options: Any) -> Any:
-        return super().__new__(own_class(cls))
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        own: type[Self] = own_class(cls)
+        return super().__new__(own)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles have; they are not recorded."""

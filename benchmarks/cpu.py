@@ -39,6 +39,7 @@ SHAPES: list[Shape] = [
     (35, 32, 28, 256), (35, 32, 28, 512), (100, 1, 64, 128), (1, 1, 64, 128), (128, 64, 256, 256), (256, 16, 512, 512),
     LARGE, (784, 64, 1, 128),
 ]  # fmt: skip
+SMALL_BATCHES: list[Shape] = [(60, 7, 40, 200), (400, 3, 80, 320), (100, 2, 128, 256)]
 
 
 # --- timing ------------------------------------------------------------------------------------------
@@ -112,7 +113,7 @@ def gru(budget: float) -> Tables:
 
 def beside_torch(name: str, budget: float) -> Tables:
     def rows() -> Iterator[Row]:
-        for shape in SHAPES:
+        for shape in (*SHAPES, *SMALL_BATCHES):
             layer, same = randomized(getattr(gatewise, name)(*shape[2:])), {name: peers.by_torch_nn}
             yield text(shape), {m: compare(layer, shape, m, same, budget)[name] for m in (FORWARD, BACKWARD)}
 

@@ -26,7 +26,7 @@ from gatewise import convert
 pytestmark = pytest.mark.slow
 pytest.importorskip("h5py")
 
-# The last with wheels for Python 3.11; tf_keras is Keras 2, which was TensorFlow's own Keras up to 2.15.
+# TensorFlow with wheels for Python 3.11; tf_keras is Keras 2, which was TensorFlow's own Keras up to 2.15.
 PACKAGES = ["tensorflow==2.21.0", "tf_keras==2.21.0", "keras==3.15.1", "numpy==2.4.6", "h5py==3.14.0"]
 VERSIONS = {"keras": "keras 3.15.1 on tensorflow", "tf_keras": "tf_keras 2.21.0 on tensorflow"}
 TOLERANCE = {"float32": FLOAT32, "float64": FLOAT64}
@@ -69,10 +69,7 @@ def trained(request: Any, python: Path, beginnings: Path) -> Path:
     command = [str(python), theirs.__file__, request.param, str(beginnings), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    versions = done.stdout.strip().splitlines()[-1]
-    assert (
-        versions == {"keras": "keras 3.15.1 on tensorflow", "tf_keras": "tf_keras 2.21.0 on tensorflow"}[request.param]
-    )
+    assert done.stdout.strip().splitlines()[-1] == VERSIONS[request.param]
     return folder
 
 

@@ -121,11 +121,11 @@ def _loaded(keras: Any, path: Path, found: Contents, config: Config, inputs: Seq
         raise ValueError("Keras 3 has no CuDNN layers")
     first = [None if isinstance(s, str) else s for s in inputs[0].shape]
     made = cleaned.model(config, found.second, first)
-    functions = cleaned.functions(keras)
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             check(file, found.name, path.stat().st_size)
-        model = keras.saving.deserialize_keras_object(made, custom_objects=functions, safe_mode=True)
+        with cleaned.known(keras):
+            model = keras.saving.deserialize_keras_object(made, safe_mode=True)
         model.load_weights(path if path.suffix in (".h5", ".hdf5") else path.rename(path.with_suffix(".h5")))
         return model
     data = members(path)[WEIGHTS]
@@ -135,7 +135,8 @@ def _loaded(keras: Any, path: Path, found: Contents, config: Config, inputs: Seq
         archive.writestr("config.json", json.dumps(made))
         archive.writestr("metadata.json", json.dumps({"keras_version": found.version}))
         archive.writestr(WEIGHTS, data)
-    return keras.saving.load_model(clean, custom_objects=functions, compile=False, safe_mode=True)
+    with cleaned.known(keras):
+        return keras.saving.load_model(clean, compile=False, safe_mode=True)
 
 
 def _built(keras: Any, found: Contents, config: Config) -> Any:
@@ -202,7 +203,8 @@ class Keras:
 def _layer(keras: Any, config: Config, second: bool) -> Any:
     """A layer of Keras's, made of what is known of its configuration."""
     made = cleaned.layer(config, second)
-    return keras.saving.deserialize_keras_object(made, custom_objects=cleaned.functions(keras), safe_mode=True)
+    with cleaned.known(keras):
+        return keras.saving.deserialize_keras_object(made, safe_mode=True)
 
 
 def _unfused(config: Config, arrays: Sequence[Tensor], second: bool) -> list[Tensor]:
@@ -238,7 +240,8 @@ def layer_runtimes(source: Any, names: Sequence[str]) -> Iterator[Runtime]:
             continue
         sides = every[name]
         made = [_alone(keras, config, found.second, bool(k)) for k, (config, _) in enumerate(sides)]
-        layer = made[0] if len(made) == 1 else keras.layers.Bidirectional(made[0], backward_layer=made[1])
+        with cleaned.known(keras):
+            layer = made[0] if len(made) == 1 else keras.layers.Bidirectional(made[0], backward_layer=made[1])
         size = sides[0][1][0].shape[0]
         layer.build((None, None, size))
         stored = [_unfused(c, a, found.second) if c.kind.startswith("CuDNN") else a for c, a in sides]

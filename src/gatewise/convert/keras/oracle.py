@@ -24,7 +24,7 @@ from gatewise.convert.keras import cleaned
 from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import WEIGHTS, Contents, check, contents, members
 from gatewise.convert.keras.graph import Walk, every_config
-from gatewise.convert.keras.model import Source, Torch, directions, every_layer, whole
+from gatewise.convert.keras.model import Source, Torch, cells_of, directions, every_layer, whole
 from gatewise.convert.keras.operations import OPERATIONS, settings
 from gatewise.convert.keras.recurrent import KINDS, layer_of, variables
 from gatewise.convert.keras.slots import Arrays, layers_of, slots
@@ -266,22 +266,34 @@ def _recurrent(found: Contents, config: Config) -> dict[str, Sides]:
     arrays = Arrays(found, layers_of(config, ""))
     made: dict[str, Sides] = {}
     for path, layer, name in every_layer(config, ""):
-        halves = [(layer, path)]
+        key = name.replace(".", "_")
         try:
-            if layer.kind == "Bidirectional":
-                one, two, _ = directions(layer)
-                halves = [(one, f"{path}/forward_layer"), (two, f"{path}/backward_layer")]
-            if layer.foreign or any(half.kind not in KINDS for half, _ in halves):
+            if layer.kind != "Bidirectional":
+                made |= {f"{key}/{n}" if n else key: [side] for n, side in _cells(arrays, layer, path).items()}
                 continue
+            one, two, _ = directions(layer)
+            halves = {"forward_layer": _cells(arrays, one, f"{path}/forward_layer"),
+                      "backward_layer": _cells(arrays, two, f"{path}/backward_layer")}  # fmt: skip
         except UnknownError:
             continue
-        places = [(c, p if c.kind.startswith("CuDNN") else f"{p}/cell") for c, p in halves]
-        sides = [(c, arrays.of(c, p, variables(c))) for c, p in places]
-        key = name.replace(".", "_")
-        made[key] = sides
-        if len(sides) == 2:
-            made |= {f"{key}/forward_layer": sides[:1], f"{key}/backward_layer": sides[1:]}
+        for half, cells in halves.items():
+            made |= {f"{key}/{half}" + n.removeprefix("layer"): [side] for n, side in cells.items()}
+        if all(len(cells) == 1 for cells in halves.values()):
+            made[key] = [side for cells in halves.values() for side in cells.values()]
     return made
+
+
+def _cells(arrays: Arrays, layer: Config, path: str) -> dict[str, tuple[Config, list[Tensor]]]:
+    """The cell of a recurrent layer by no name, those of an RNN by layer_0 and so on, each with its arrays."""
+    if layer.foreign:
+        return {}
+    if layer.kind == "RNN":
+        places = {f"layer_{k}": (c, p) for k, (p, c) in enumerate(cells_of(layer, path))}
+    elif layer.kind in KINDS:
+        places = {"": (layer, path if layer.kind.startswith("CuDNN") else f"{path}/cell")}
+    else:
+        return {}
+    return {name: (c, arrays.of(c, p, variables(c))) for name, (c, p) in places.items()}
 
 
 def _alone(keras: Any, config: Config, second: bool, backwards: bool) -> Any:

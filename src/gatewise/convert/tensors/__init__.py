@@ -202,7 +202,7 @@ def read_back(module: nn.Module, source: str | os.PathLike[str], seed: int) -> t
             return 0, f"{name} has other numbers"
     for key in set(inside) & set(told):
         if not _same_outputs(ours(inside[key]), told[key].layer, seed):
-            return 0, f"the recurrent layer {key} is another function"
+            return 0, f"the recurrent layer {key!r} is another function"
     return len(state), ""
 
 

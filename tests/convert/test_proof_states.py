@@ -95,6 +95,20 @@ def test_what_was_not_compared_is_not_proved(name: str, tmp_path: Path) -> None:
     assert proof.reason in str(proof)
 
 
+@pytest.mark.parametrize("output", [None, nn.Linear(5, 2)], ids=["alone", "with the output layer"])
+@pytest.mark.parametrize("make", [gatewise.RNN, gatewise.LSTM])
+def test_torch_is_no_witness_of_the_books_lists(make: Any, output: nn.Module | None, tmp_path: Path) -> None:
+    """torch.nn, given the weights as gatewise read them, would agree however they were read."""
+    layer = randomize(make(3, 5))
+    params = convert.d2l.to_params(layer, output)
+    names = convert.d2l.names(layer, output)
+    torch.save(params if output is None else dict(zip(names, params, strict=True)), tmp_path / "book.pt")
+    read, _, proof = convert.file(tmp_path / "book.pt")
+    assert any("d2l" in m.source for m in read.mapped)
+    assert (proof.state, proof.differences) == ("not proved", [])
+    assert convert.file(tmp_path / "book.pt", tmp_path / "a.npz")[2].ok  # of what is written, torch.nn is one
+
+
 def test_what_another_library_raises_as_it_reads_is_not_proved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(source: Any) -> Any:
         raise KeyError("no such thing")

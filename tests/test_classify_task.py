@@ -78,6 +78,11 @@ def test_tagging_a_file_from_the_command_line(tmp_path, run):
     ]
     assert run("classify", str(folder), new, "--out", str(tmp_path / "labels.csv"))[0] == 0
     assert (tmp_path / "labels.csv").read_text() == out
+    (tmp_path / "labels.csv").write_text("mine")
+    assert run("classify", str(folder), new, "--out", str(tmp_path / "labels.csv"))[0] == 2
+    assert (tmp_path / "labels.csv").read_text() == "mine"
+    assert run("classify", str(folder), new, "--out", str(tmp_path / "labels.csv"), "--force")[0] == 0
+    assert (tmp_path / "labels.csv").read_text() == out
     assert "checkpoint is one of best, last" in run("classify", str(folder), new, "--checkpoint", "first")[2]
 
     (tmp_path / "d.csv").write_text("box,second,press\nb,0,1\n")

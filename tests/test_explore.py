@@ -216,6 +216,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     code, _, _ = command("explore", run, run, "--file", data, "--out", tmp_path / "two.html")
     assert code == 0
     assert len(data_of((tmp_path / "two.html").read_text(encoding="utf-8"))["tracks"]) == 4
+    (tmp_path / "two.html").write_text("mine")
+    assert command("explore", run, run, "--file", data, "--out", tmp_path / "two.html")[0] == 2
+    assert (tmp_path / "two.html").read_text() == "mine"
+    assert command("explore", run, run, "--file", data, "--out", tmp_path / "two.html", "--force")[0] == 0
+    assert (tmp_path / "two.html").read_text(encoding="utf-8") != "mine"
+    assert command("explore", run, "--text", "def f(x)")[0] == 0  # its own file in the run is written anew
     for arguments, message in (
         ((tmp_path / "none",), "there is no folder"),
         ((tmp_path,), "holds no run"),

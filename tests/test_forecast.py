@@ -245,6 +245,12 @@ def test_the_command_forecasts_and_refuses_in_one_line(run, trained, tmp_path, m
     assert run("forecast", str(folder / "run"), *chosen, "--out", str(folder / "mine.csv"))[0] == 0
     assert (folder / "mine.csv").read_bytes() == (folder / "run" / f"{name}.csv").read_bytes()
     assert (folder / "mine.png").exists()
+    (folder / "mine.csv").write_text("mine")
+    assert run("forecast", str(folder / "run"), *chosen, "--out", str(folder / "mine.csv"))[0] == 2
+    assert (folder / "mine.csv").read_text() == "mine"
+    assert run("forecast", str(folder / "run"), *chosen, "--out", str(folder / "mine.csv"), "--force")[0] == 0
+    assert (folder / "mine.csv").read_bytes() == (folder / "run" / f"{name}.csv").read_bytes()
+    assert run("forecast", str(folder / "run"), *chosen)[0] == 0  # its own file in the run is written anew
     file = str(folder / "waves.csv")
     for arguments, message in (
         (("forecast", str(folder / "run"), "--horizon", "9"), "and 9 are asked for: train one with --horizon 9"),

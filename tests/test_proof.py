@@ -13,7 +13,7 @@ from helpers import randomize
 from torch import Tensor, nn
 
 import gatewise
-from gatewise import cells, convert
+from gatewise import convert
 from gatewise.convert import proof as module
 from gatewise.convert.network import Spec
 from gatewise.convert.report import Runtime
@@ -160,8 +160,9 @@ def test_what_the_other_library_refuses_is_said_and_another_shape_drawn() -> Non
 
     proof = convert.prove(layer, Runtime("other 1.0", SPECS, run))
     assert proof.ok
-    assert proof.unproved == ["not proved: other 1.0 does not run input (1, 1, 3), h_0 (1, 1, 5), c_0 (1, 1, 5): "
-                              "a kernel of 3 steps"]  # fmt: skip
+    assert not proof.unproved
+    assert proof.notes == ["not compared: other 1.0 does not run input (1, 1, 3), h_0 (1, 1, 5), c_0 (1, 1, 5): "
+                           "a kernel of 3 steps"]  # fmt: skip
     assert {d.input[:16] for d in proof.differences} == {"input (11, 3, 3)", "input (40, 2, 3)"}
 
 
@@ -188,7 +189,7 @@ def test_outputs_without_a_counterpart_are_said() -> None:
         return as_library(layer).run(arrays)[:1]
 
     proof = convert.prove(layer, Runtime("other 1.0", SPECS, first))
-    assert proof.ok
+    assert proof.state == "not proved"
     assert proof.unproved[0] == "not proved: 2 outputs of 3: other 1.0 gives 1, gatewise 3"
 
 
@@ -261,10 +262,11 @@ def test_the_seed_changes_the_input() -> None:
 
 def test_a_missing_runtime_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    convert.save(gatewise.Recurrent(cells.gru_reset_before, 3, 5), path)
-    proof = convert.prove(convert.read(path), path)
-    assert (proof.ok, proof.differences) == (True, [])
-    assert str(proof) == "not compared: torch.nn has no layer of gru_reset_before"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    proof = convert.prove(lstm(), folder)
+    assert (proof.ok, proof.differences) == (False, [])
+    assert str(proof) == "not compared: a run has no runtime but gatewise"
     convert.save(gatewise.GRU(3, 5), path)
     found = convert.read(path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "safetensors" else object())
@@ -285,11 +287,11 @@ def test_a_failed_proof_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         swapped(other)
     with monkeypatch.context() as patch:
         patch.setattr("gatewise.convert.tensors.runtime", lambda path: as_library(other))
-        read, written, proof = convert.file(source, target)
+        read, written, proof = convert.file(source, target, force=True)
         assert not proof.ok
     assert target.read_bytes() == b"as it was"
     assert written is not None
-    read, written, proof = convert.file(source, target)
+    read, written, proof = convert.file(source, target, force=True)
     assert proof.ok
     assert len(proof.differences) == 12  # the source's and the target's runtime, two shapes, three outputs
     assert torch.equal(convert.load(target).weight_hh_l0, read.module.weight_hh_l0)
@@ -316,11 +318,13 @@ def test_one_of_several_layers(tmp_path: Path) -> None:
     assert proof.runtimes
     assert torch.equal(convert.load(target).weight_hh_l0, model["one"].weight_hh_l0)
     with pytest.raises(InputError, match="has no recurrent layer 'three', expected one of: one, two"):
-        convert.file(source, target, layer="three")
+        convert.file(source, tmp_path / "c.safetensors", layer="three")
     with pytest.raises(InputError, match=r"can't be written whole, .* with --layer \(layer=\): one, two"):
         convert.file(source, tmp_path / "b.onnx")
     _, _, proof = convert.file(source)
-    assert str(proof) == "not proved: layers were read and not the whole, and no other library runs them alone"
+    assert proof.ok
+    assert [name.rpartition(", ")[2] for name in proof.runtimes] == ["one alone", "two alone"]
+    assert proof.notes == ["not compared: how the layers are connected, which was not read"]
 
 
 def test_tolerances_have_an_order() -> None:
@@ -330,7 +334,7 @@ def test_tolerances_have_an_order() -> None:
 
 def test_nothing_compared_is_told_and_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     proof = convert.prove(lstm())
-    assert (str(proof), proof.runtimes) == ("nothing was compared", ())
+    assert (str(proof), proof.runtimes, proof.state) == ("nothing was compared", (), "not proved")
     with pytest.raises(InputError, match=r"there is no file .*nope\.keras"):
         convert.prove(lstm(), tmp_path / "nope.keras")
 

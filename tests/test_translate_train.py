@@ -59,6 +59,11 @@ def test_the_attention_map_is_a_picture(swapped, tmp_path, run):
     code, out, _ = run("translate", str(folder), "a v .", "--attention-map", str(tmp_path / "look.png"), "--beam", "3")
     assert (code, out) == (0, "v a !\n")
     assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "look.png").write_bytes(b"mine")
+    code, out, _ = run("translate", str(folder), "a v .", "--attention-map", str(tmp_path / "look.png"))
+    assert (code, out, (tmp_path / "look.png").read_bytes()) == (2, "", b"mine")
+    assert run("translate", str(folder), "a v .", "--attention-map", str(tmp_path / "look.png"), "--force")[0] == 0
+    assert (tmp_path / "look.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = run("translate", str(folder), "a v .", "--attention-map", str(tmp_path / "look.doc"))
     assert (code, err.count("\n")) == (2, 1)
     assert "format is one of png, svg, pdf; got 'doc'" in err

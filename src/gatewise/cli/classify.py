@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import CHECKPOINT, Flag, helped, list_files, train_command
+from gatewise.cli.train import CHECKPOINT, FORCE, Flag, helped, list_files, train_command
 from gatewise.tasks.classify.settings import PERS, POOLS, READS, ClassifySettings
 
 if TYPE_CHECKING:
@@ -81,13 +81,17 @@ def classify(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help=helped("CSV file to write.", "standard output"))] = None,
+    force: FORCE = False,
     checkpoint: CHECKPOINT = None,
 ) -> None:
     """Label new sequences with a trained model: a line each, with the probability of every class."""
     with one_line_errors():
+        from gatewise.tasks.run import free, write
+
+        if out is not None:
+            free(out, force)
         from gatewise.tasks import classify as task
         from gatewise.tasks.classify.task import TASK
-        from gatewise.tasks.run import write
 
         model = task.load(run, checkpoint)
         sequences = task.read_for(run, file)
@@ -96,7 +100,7 @@ def classify(
         if out is None:
             print(labelled, end="")
         else:
-            write(out, labelled)
+            write(out, labelled, force)
             print(f"{len(sequences):,} sequences labelled: {out}")
         if sequences.y is not None:
             truth, named = sequences.all_labels, _flat(model.named(found))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatewise.cli.errors import one_line_errors
+from gatewise.cli.train import FORCE
 
 if TYPE_CHECKING:
     from gatewise.convert import Conversion
@@ -30,24 +31,31 @@ def convert(
         str | None, typer.Option(help="One of the recurrent layers of IN, by its name there.", metavar="NAME")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the proof's random input.", min=0, max=2**32)] = 0,
+    force: FORCE = False,
 ) -> None:
     """Convert a model from one framework to another, exactly or not at all, and prove it.
 
     It shows what became what. Then gatewise and the frameworks' own runtimes, where installed, read random input.
 
-    If a number differs by more than rounding, nothing is written, and the exit code is 1. No code of a file is run.
+    No code of a file is run.
+
+    The exit code is 0 where it is proved; 1 where a number differs by more than rounding, and nothing is written; 2
+    where IN or OUT is refused; 3 where OUT is written, but the proof could not be made.
     """
     with one_line_errors():
         from gatewise.convert import file
 
-        found, written, proof = file(source, target, layer=layer, seed=seed)
+        found, written, proof = file(source, target, layer=layer, seed=seed, force=force)
         _show(f"{source}, {found.kind}", found)
         if written is not None:
             _show(f"{target}, {written.kind}", written)
         print(proof)
-        if not proof.ok:
+        if proof.state == "failed":
             print("the proof failed" + (f": {target} is not written" if target else ""))
             raise typer.Exit(1)
+        if proof.state == "not proved":
+            print(f"written, NOT PROVED: {target}: {proof.reason}" if target else f"NOT PROVED: {proof.reason}")
+            raise typer.Exit(3)
         if target is not None:
             print(f"written: {target}")
 

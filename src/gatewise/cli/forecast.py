@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import CHECKPOINT, Flag, helped, list_files, train_command
+from gatewise.cli.train import CHECKPOINT, FORCE, Flag, helped, list_files, train_command
 from gatewise.tasks.forecast.settings import (
     DECODINGS,
     FILLS,
@@ -146,19 +146,22 @@ def forecast(
         typer.Option(
             help=helped(
                 "The table to write, a .csv; its picture comes beside it as .png.",
-                "RUN/forecast.csv, with --origin RUN/forecast-from-ORIGIN.csv",
+                "RUN/forecast.csv, with --origin RUN/forecast-from-ORIGIN.csv, written anew each time",
             ),
             metavar="FILE",
         ),
     ] = None,
+    force: FORCE = False,
     checkpoint: CHECKPOINT = None,
 ) -> None:
     """Forecast with a trained net; writes a table and a picture, into the run's folder unless told otherwise."""
     with one_line_errors():
         from gatewise.tasks.forecast import load, panel_of
         from gatewise.tasks.forecast.predict import forecast as predict
-        from gatewise.tasks.forecast.predict import keep
+        from gatewise.tasks.forecast.predict import keep, places
 
+        if out is not None:
+            places(out, force)
         model = load(run, checkpoint)
         panel, note = panel_of(run, data)
         if note:
@@ -170,7 +173,7 @@ def forecast(
         if len(left_out) > 3:
             print(f"gatewise: left out: {len(left_out) - 3} series more", file=sys.stderr)
         name = "forecast.csv" if origin is None else f"forecast-from-{re.sub('[^A-Za-z0-9.-]+', '-', origin)}.csv"
-        files = keep(table, model, panel, out or run / name)
+        files = keep(table, model, panel, out or run / name, force or out is None)
         shown = table.drop(
             columns=[name for name in ("series", "truth") if not table[name].replace("", None).notna().any()]
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import CHECKPOINT, helped
+from gatewise.cli.train import CHECKPOINT, FORCE, helped
 from gatewise.errors import InputError, choose
 from gatewise.tasks.settings import positive
 
@@ -103,8 +103,9 @@ def explore(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="The same, from a UTF-8 file.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help=helped("The page, written anew each time.", "RUN/explore.html"))
+        Path | None, typer.Option(help=helped("The page.", "RUN/explore.html, written anew each time"))
     ] = None,
+    force: FORCE = False,
     checkpoint: CHECKPOINT = None,
 ) -> None:
     """Write a web page that shows the gates while a trained model reads a text, and moves.
@@ -112,18 +113,22 @@ def explore(
     One file that needs no network: open it in a browser.
     """
     with one_line_errors():
-        from gatewise.inspect.explorer import from_runs
-        from gatewise.tasks.run import write
+        from gatewise.tasks.run import free, write
 
         if text is not None and file is not None:
             raise InputError("--text and --file exclude each other: give one of them")
+        if out is not None:
+            free(out, force)
+        from gatewise.inspect.explorer import from_runs
+
         if file is not None:
             from gatewise.tasks.text import read
 
             text = read(str(file))
         page = from_runs(runs, text, checkpoint)
-        out = runs[0] / "explore.html" if out is None else out
-        write(out, page)
+        if out is None:
+            out, force = runs[0] / "explore.html", True
+        write(out, page, force)
         print(f"{out}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser")
 
 
@@ -134,10 +139,13 @@ def diagram(
     ],
     out: Annotated[Path, typer.Argument(help="The picture: .svg, .png or .pdf.", metavar="FILE")],
     dark: Annotated[bool, typer.Option("--dark", help="Light lines on a dark background.")] = False,
+    force: FORCE = False,
 ) -> None:
     """Draw a cell as the block diagram of the textbooks."""
     with one_line_errors():
         from gatewise.tasks.find_cell import find_cell
+        from gatewise.tasks.run import free
 
-        find_cell(cell).diagram(dark).save(out)
+        free(out, force)
+        find_cell(cell).diagram(dark).save(out, force=force)
         print(out)

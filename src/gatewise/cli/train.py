@@ -68,6 +68,8 @@ CHECKPOINT = Annotated[
     str | None,
     typer.Option(help=helped("Which weights.", "best; last where nothing was held out"), metavar="best|last"),
 ]
+# Of each command that writes a file which the user names.
+FORCE = Annotated[bool, typer.Option("--force", help="Overwrite a file that is there already.")]
 PANELS = ("Data", "Model", "Training", "Run")
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatewise.cli.errors import one_line_errors
-from gatewise.cli.train import CHECKPOINT, Flag, list_files, train_command
-from gatewise.errors import InputError
+from gatewise.cli.train import CHECKPOINT, FORCE, Flag, list_files, train_command
+from gatewise.errors import InputError, choose
 from gatewise.tasks.files import read_text
 from gatewise.tasks.translate.settings import ATTENTIONS, INITS, TOKENS, TranslateSettings
 
@@ -90,6 +90,7 @@ def translate(
         Path | None, typer.Option(help="Draw where the model looks, into a .png, .svg or .pdf.", metavar="FILE")
     ] = None,
     unknown: Annotated[bool, typer.Option("--unknown", help="Read words it never saw as <unk>.")] = False,
+    force: FORCE = False,
     checkpoint: CHECKPOINT = None,
 ) -> None:
     """Translate sentences with a trained model, a line each."""
@@ -99,14 +100,19 @@ def translate(
         texts = _texts(sentences or [], file)
         if attention_map is not None and len(texts) > 1:
             raise InputError(f"--attention-map draws one sentence; got {len(texts)}: give one of them")
+        if attention_map is not None:
+            from gatewise.tasks.run import free, write
+            from gatewise.tasks.translate.plot import FORMATS
+            from gatewise.tasks.translate.plot import attention_map as draw
+
+            form = attention_map.suffix.removeprefix(".").lower()
+            choose("the picture's format", form, FORMATS)
+            free(attention_map, force)
         from gatewise.tasks.translate import load, translations
 
         found = translations(load(run, checkpoint), texts, beam=beam, unknown=unknown)
         if attention_map is not None:
-            from gatewise.tasks.run import write
-            from gatewise.tasks.translate.plot import attention_map as draw
-
-            write(attention_map, draw(found[0], attention_map.suffix.removeprefix(".").lower()))
+            write(attention_map, draw(found[0], form), force)
         for translation in found:
             print(translation)
 

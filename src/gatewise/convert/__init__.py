@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from gatewise.convert import d2l, flax
     from gatewise.convert.arrays import Arrays, both_directions, from_arrays, stacked, to_arrays
     from gatewise.convert.files import file, layers, load, read, save
-    from gatewise.convert.proof import Proof, prove
-    from gatewise.convert.report import Conversion, Layers
+    from gatewise.convert.proof import prove
+    from gatewise.convert.report import Conversion, Layers, Proof
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "arrays": ("Arrays", "both_directions", "from_arrays", "stacked", "to_arrays"),
         "files": ("file", "layers", "load", "read", "save"),
-        "proof": ("Proof", "prove"),
-        "report": ("Conversion", "Layers"),
+        "proof": ("prove",),
+        "report": ("Conversion", "Layers", "Proof"),
     },
     whole=("d2l", "flax"),
 )

@@ -17,7 +17,7 @@ from gatewise.errors import InputError, MissingPackageError
 from gatewise.layer import Layer
 
 if TYPE_CHECKING:
-    from gatewise.convert.proof import Proof
+    from gatewise.convert.report import Proof
 
 # The module of each kind of file, which has `read(source, like)`, `write(module, path, …)` and `runtime(source)`; and
 # `layer_runtimes(source, names)` where it runs recurrent layers alone.
@@ -91,6 +91,9 @@ def recurrent_layers(module: nn.Module) -> Layers:
 def save(module: nn.Module, path: str | os.PathLike[str], **options: Any) -> Conversion:
     """Write a module as a file of another framework; the path's ending tells which. Written whole or not at all.
 
+    A file of that name is overwritten, as by torch.save, numpy.save, Keras and safetensors: a training saves its model
+    under one name again and again. `file` and the command `gatewise convert`, whose target is named once, ask first.
+
     Args:
         module: a recurrent layer; a model that `load` gave; `nn.Sequential` and other modules as far as the framework
             has what they are made of.
@@ -118,6 +121,7 @@ def file(
     *,
     layer: str | None = None,
     seed: int = 0,
+    force: bool = False,
     **options: Any,
 ) -> tuple[Conversion, Conversion | None, Proof]:
     """From one kind of file to another, and the proof: both libraries and gatewise on the same random input.
@@ -126,26 +130,31 @@ def file(
         source, like: as of `load`. target, options: as of `save`; None reads and proves, and writes nothing.
         layer: one of the source's recurrent layers, by its name in `layers`, where it alone is wanted.
         seed: of the proof's random input.
+        force: whether a target that is there already is overwritten.
 
     Returns:
-        What became what in reading and in writing, and the proof. Where the proof fails (`proof.ok` is false) no
-        target is written, and one that was there stays as it was.
+        What became what in reading and in writing, and the proof. Where it failed (`proof.state` is "failed") no
+        target is written, and one that was there stays as it was. Where it could not be made ("not proved", for the
+        reason in `proof.reason`) the target is written: the writer refuses what is not exact, but nothing else has
+        confirmed it.
 
     Raises:
-        InputError, MissingPackageError: as `load` and `save`; or the source tells several layers and not the whole,
-            and `layer` does not say which.
+        InputError, MissingPackageError: as `load` and `save`; the target is there already; or the source tells several
+            layers and not the whole, and `layer` does not say which.
     """
     from gatewise.convert.proof import prove, runtime_of  # which imports this module
     from gatewise.tasks.run import write
 
     path = None if target is None else Path(target)
     if path is not None:
-        _check_target(source, path)
-    found = read(source, like)
+        _check_target(source, path, force)
+    found = whole = read(source, like)
     if layer is not None:
-        found = _one_layer(found, layer, source)
-    # A layer of a file is proved alone, as far as its own library runs it alone.
-    first = prove(found if layer is None else Layers({layer: found.module}), source, seed=seed)
+        found = _one_layer(whole, layer, source)
+    # A layer of a file is proved alone where its own library runs it alone; else within the whole, if that was read.
+    home = importlib.import_module(HOME[kind_of(source)])
+    alone = hasattr(home, "layer_runtimes") or isinstance(whole.module, Layers)
+    first = prove(Layers({layer: found.module}) if layer is not None and alone else whole, source, seed=seed)
     if path is None:
         return found, None, first
     if isinstance(found.module, Layers) and not found.module:
@@ -167,8 +176,8 @@ def file(
         except InputError as error:
             raise InputError(str(error).replace(str(made), str(path))) from error
         proof = first + prove(found, target_runs, seed=seed)
-        if proof.ok:
-            write(path, made.read_bytes())
+        if proof.state != "failed":
+            write(path, made.read_bytes(), force)
     return found, written, proof
 
 
@@ -181,15 +190,14 @@ def _one_layer(found: Conversion, name: str, source: Source) -> Conversion:
     return Conversion(every[name], found.kind, found.mapped, [*found.left, rest], found.notes)
 
 
-def _check_target(source: Source, path: Path) -> None:
+def _check_target(source: Source, path: Path, force: bool) -> None:
     """What would fail after the reading is better refused before."""
+    from gatewise.tasks.run import free
+
     kind_of_name(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, expected a file to write")
     if isinstance(source, (str, os.PathLike)) and Path(source).exists() and path.exists() and path.samefile(source):
         raise InputError(f"{path} is the source itself: give another name to write to")
+    free(path, force)
 
 
 def kind_of_name(path: Path) -> str:

@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from gatewise.convert.files import HOME, kind_of
 from gatewise.convert.keras.running import KerasRNN
 from gatewise.convert.network import Spec
-from gatewise.convert.report import Conversion, Layers, NoRuntime, Runtime
+from gatewise.convert.report import Conversion, Difference, Layers, NoRuntime, Proof, Runtime, count
 from gatewise.errors import InputError, MissingPackageError, one_line, require
 from gatewise.layer import Layer
 from gatewise.tasks.models import evaluating
@@ -36,62 +35,6 @@ ALLOWED = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch
 TIMES_OWN_ROUNDING = 8
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One output of another library and of gatewise, on one input.
-
-    absolute: the largest difference. relative: as a share of the largest number there, or of 1. allowed: how much of
-    that is rounding. wrong: why they do not agree, or "".
-    """
-
-    runtime: str
-    input: str
-    output: str
-    absolute: float
-    relative: float
-    allowed: float
-    wrong: str = ""
-
-
-@dataclass(frozen=True)
-class Proof:
-    """What a comparison came to.
-
-    differences: of each output on each input. unproved: what could not be compared, and why.
-    """
-
-    differences: Sequence[Difference] = ()
-    unproved: Sequence[str] = ()
-
-    def __add__(self, other: Proof) -> Proof:
-        return Proof([*self.differences, *other.differences], [*self.unproved, *other.unproved])
-
-    @property
-    def ok(self) -> bool:
-        """Nothing that was compared differs by more than rounding; `runtimes` tells whether anything was."""
-        return not any(d.wrong for d in self.differences)
-
-    @property
-    def runtimes(self) -> tuple[str, ...]:
-        """The libraries that took part, with their versions."""
-        return tuple(dict.fromkeys(d.runtime for d in self.differences))
-
-    def __str__(self) -> str:
-        lines = []
-        for name in self.runtimes:
-            mine = [d for d in self.differences if d.runtime == name]
-            if ran := [d for d in mine if not math.isnan(d.relative)]:
-                most = max(ran, key=lambda d: d.relative)
-                outputs, inputs = len({d.output for d in ran}), len({d.input for d in ran})
-                lines.append(f"{'compared' if any(d.wrong for d in mine) else 'proved'}: {name} and gatewise on random "
-                             f"input, {_count(inputs, 'shape')}, {_count(outputs, 'output')}: the largest difference is"
-                             f" {most.absolute:.1e}, {most.relative:.1e} of the largest number")  # fmt: skip
-            lines += [f"FAILED: {name}, {d.input}, {d.output}: {d.wrong}" for d in mine if d.wrong]
-        if allowed := max((d.allowed for d in self.differences), default=0.0):
-            lines.append(f"up to {allowed:.0e} of the largest number is rounding: sums in another order")
-        return "\n".join([*lines, *self.unproved]) or "nothing was compared"
-
-
 def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> Proof:
     """Compare a module with what other libraries make of the files that it came from or was written to.
 
@@ -102,7 +45,8 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
 
     Returns:
         The largest differences, over two shapes of input each (the second longer than one step and one sample). NaN or
-        infinity anywhere, or another shape, is a failure. What could not be compared is told in `unproved`.
+        infinity anywhere, or another shape, is a failure. A file of tensors that no library runs is read again, and
+        compared number by number. What could not be compared is told in `unproved`, and `ok` is then false.
 
     Raises: InputError: there is no such file.
     """
@@ -111,29 +55,47 @@ def prove(conversion: Conversion | nn.Module, *sources: Any, seed: int = 0) -> P
         if isinstance(source, (str, os.PathLike)) and not os.path.exists(source):
             raise InputError(f"there is no file {source}")
     module = conversion.module if isinstance(conversion, Conversion) else conversion
-    differences: list[Difference] = []
-    unproved: list[str] = []
-    for source in sources:
-        try:
-            pairs = _pairs(module, source)
-        except NoRuntime as reason:
-            unproved.append(f"not compared: {reason}")
-            continue
-        except (InputError, MissingPackageError) as error:
-            unproved.append(f"not proved: {error}")
-            continue
-        except Exception as error:  # whatever another library raises on a file that gatewise read: it is told
-            unproved.append(f"not proved: {type(error).__name__}: {one_line(error)[:200]}")
-            continue
-        if isinstance(module, Layers):
-            if rest := [name for name, layer in module.items() if all(layer is not part for part, _ in pairs)]:
-                unproved.append(f"not proved: {', '.join(rest)}: no other library runs such a layer alone")
-            if len(module) > 1:
-                unproved.append("not proved: how the layers are connected, which was not read")
-        for part, runtime in pairs:
-            for found in _compare(part, runtime, seed):
-                (unproved if isinstance(found, str) else differences).append(found)  # type: ignore[arg-type]
-    return Proof(differences, unproved)
+    return sum((_prove(module, source, seed) for source in sources), Proof())
+
+
+def _prove(module: nn.Module, source: Any, seed: int) -> Proof:
+    """A module and one file or library."""
+    try:
+        pairs = _pairs(module, source)
+    except NoRuntime as reason:
+        return _read_back(module, source, seed) or Proof(notes=[f"not compared: {reason}"])
+    except (InputError, MissingPackageError) as error:
+        return Proof(unproved=[f"not proved: {error}"])
+    except Exception as error:  # whatever another library raises on a file that gatewise read: it is told
+        return Proof(unproved=[f"not proved: {type(error).__name__}: {one_line(error)[:200]}"])
+    proof = Proof()
+    if isinstance(module, Layers):
+        if rest := {name: layer for name, layer in module.items() if all(layer is not part for part, _ in pairs)}:
+            alone = f"not proved: {', '.join(rest)}: no other library runs such a layer alone"
+            proof += _read_back(Layers(rest), source, seed) or Proof(unproved=[alone])
+        if len(module) > 1:
+            proof += Proof(notes=["not compared: how the layers are connected, which was not read"])
+    return sum((_compare(part, runtime, seed) for part, runtime in pairs), proof)
+
+
+def _read_back(module: nn.Module, source: Any, seed: int) -> Proof | None:
+    """A file of tensors, compared with the module number by number; None where it is no such file."""
+    home = importlib.import_module(HOME[kind_of(source)])
+    if not hasattr(home, "read_back"):
+        return None
+    name = os.path.basename(source)
+    try:
+        numbers, wrong = home.read_back(module, source, seed)
+    except InputError as error:
+        return Proof(unproved=[f"not proved: {error}"])
+    if wrong:
+        return Proof(
+            [Difference(f"{name}, read again", "as it is stored", "its tensors", math.nan, math.nan, 0.0, wrong)]
+        )
+    if not numbers:
+        return None
+    return Proof(read_back=[f"{name}, read again, has the module's {count(numbers, 'tensor')}, number by number, and"
+                            " its recurrent layers give the same"])  # fmt: skip
 
 
 def _pairs(module: nn.Module, source: Any) -> list[tuple[nn.Module, Runtime]]:
@@ -200,50 +162,63 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return max(found, key=lambda dtype: ALLOWED[dtype], default=torch.float32)
 
 
-def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Iterator[Difference | str]:
+def _compare(module: nn.Module, runtime: Runtime, seed: int) -> Proof:
     """One library, on the first two draws that it takes."""
-    done, dtype = 0, _dtype(module)
-    turned = any(_batch_axes(module, runtime.inputs))
+    proof = Proof()
+    ran: list[int] = []
+    refusals: list[str] = []
     for number, (sizes, other) in enumerate(zip(DRAWS, OTHERS, strict=True)):
-        if done == 2:
-            return
+        if len(ran) == 2:
+            break
         if (numbers := max((_numbers(s, sizes, other) for s in runtime.inputs), default=0)) > MOST:
-            yield f"not proved: {runtime.name} reads {numbers} numbers at once, expected at most {MOST}"
-            return
+            refusals.append(f"{runtime.name} reads {numbers} numbers at once, expected at most {MOST}")
+            break
         inputs, shown = _draw(runtime.inputs, sizes, other, torch.Generator().manual_seed(seed + number))
         try:
             theirs = [torch.from_numpy(a.copy()) for a in runtime.run([x.numpy() for x in inputs])]
         except Exception as error:  # whatever another library raises: it is told
-            refusal = f"{runtime.name} does not run {shown}: {one_line(error)[:200]}"
-            if done == 0 and number == len(DRAWS) - 1:
-                yield _failed(runtime, shown, f"{refusal}; nor the shapes before")
-            else:
-                yield f"not proved: {refusal}"
+            refusals.append(f"{runtime.name} does not run {shown}: {one_line(error)[:200]}")
+            if not ran and number == len(DRAWS) - 1:
+                proof += Proof([_failed(runtime, shown, f"{refusals.pop()}; nor the shapes before")])
             continue
-        done += 1
-        try:
-            ours = _run(module, runtime.inputs, inputs, dtype)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            yield _failed(runtime, shown, f"gatewise does not run it: {one_line(error)[:200]}")
-            continue
-        ours = _as_there(ours, theirs, turned)
-        if len(theirs) != len(ours):
-            most = max(len(theirs), len(ours))
-            yield (f"not proved: {_count(most - min(len(theirs), len(ours)), 'output')} of {most}: {runtime.name} gives"
-                   f" {len(theirs)}, gatewise {len(ours)}")  # fmt: skip
-        exact: list[Tensor] | None = None
-        for k, (their, our) in enumerate(zip(theirs, ours, strict=False)):
-            output = f"output {k + 1}"
-            absolute, relative, wrong = _difference(their, our)
-            allowed = max(ALLOWED[dtype], ALLOWED.get(their.dtype, 0.0))  # the other library may have fewer digits
-            if not wrong and relative > allowed and dtype != torch.float64:
-                if exact is None:
-                    exact = _run(copy.deepcopy(module).double(), runtime.inputs, inputs, torch.float64)
-                    exact = _as_there(exact, theirs, turned)
-                allowed = max(allowed, TIMES_OWN_ROUNDING * _difference(exact[k], our)[1])
-            if not wrong and relative > allowed:
-                wrong = f"differs by {absolute:.1e}, {relative:.1e} of the largest number"
-            yield Difference(runtime.name, shown, output, absolute, relative, allowed, wrong)
+        ran.append(number)
+        proof += _outputs(module, runtime, inputs, theirs, shown)
+    # One step from one sample's zeros does not show what the recurrence does.
+    if ran and ran != [0]:
+        return proof + Proof(notes=[f"not compared: {refusal}" for refusal in refusals])
+    return proof + Proof(unproved=[f"not proved: {refusal}" for refusal in refusals])
+
+
+def _outputs(
+    module: nn.Module, runtime: Runtime, inputs: Sequence[Tensor], theirs: Sequence[Tensor], shown: str
+) -> Proof:
+    """The outputs of both on one input."""
+    dtype = _dtype(module)
+    turned = any(_batch_axes(module, runtime.inputs))
+    try:
+        ours = _run(module, runtime.inputs, inputs, dtype)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return Proof([_failed(runtime, shown, f"gatewise does not run it: {one_line(error)[:200]}")])
+    ours = _as_there(ours, theirs, turned)
+    unproved = []
+    if len(theirs) != len(ours):
+        most = max(len(theirs), len(ours))
+        unproved.append(f"not proved: {count(most - min(len(theirs), len(ours)), 'output')} of {most}: {runtime.name}"
+                        f" gives {len(theirs)}, gatewise {len(ours)}")  # fmt: skip
+    differences = []
+    exact: list[Tensor] | None = None
+    for k, (their, our) in enumerate(zip(theirs, ours, strict=False)):
+        absolute, relative, wrong = _difference(their, our)
+        allowed = max(ALLOWED[dtype], ALLOWED.get(their.dtype, 0.0))  # the other library may have fewer digits
+        if not wrong and relative > allowed and dtype != torch.float64:
+            if exact is None:
+                exact = _run(copy.deepcopy(module).double(), runtime.inputs, inputs, torch.float64)
+                exact = _as_there(exact, theirs, turned)
+            allowed = max(allowed, TIMES_OWN_ROUNDING * _difference(exact[k], our)[1])
+        if not wrong and relative > allowed:
+            wrong = f"differs by {absolute:.1e}, {relative:.1e} of the largest number"
+        differences.append(Difference(runtime.name, shown, f"output {k + 1}", absolute, relative, allowed, wrong))
+    return Proof(differences, unproved)
 
 
 def _failed(runtime: Runtime, shown: str, wrong: str) -> Difference:
@@ -347,7 +322,3 @@ def _draw(
             x = torch.where(torch.rand(axes, generator=random) < ZEROS, torch.zeros_like(x), x)
         inputs.append(x)
     return inputs, ", ".join(f"{spec.name} {tuple(x.shape)}" for spec, x in zip(specs, inputs, strict=True))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -11,25 +11,71 @@ SETTINGS = "settings.json"
 FORMAT = 1
 
 
-def write(path: Path, data: str | bytes) -> None:
+def free(path: Path, force: bool = False) -> None:
+    """Check that a file of this name may be written, before anything is computed for it.
+
+    Args:
+        path: where a user wants it. force: whether they want what is there to be overwritten.
+
+    Raises:
+        InputError: its folder is not there, or can't be written into; a folder or a device has the name; or something
+            is there, and `force` is false.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it, or name another")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file to write")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe, expected a file to write")
+    if not force:
+        _taken(path)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: nothing may be written into the folder {path.parent}: name another")
+
+
+def _taken(path: Path) -> None:
+    """Refuse a name that something has."""
+    if path.is_symlink():
+        gone = "" if path.exists() else ", which is not there"
+        raise InputError(
+            f"{path} is a link to {os.readlink(path)}{gone}: name another file, or replace the link with --force"
+            " (force=True)"
+        )
+    if path.exists():
+        raise InputError(f"{path} exists already: name another file, or overwrite it with --force (force=True)")
+
+
+def write(path: Path, data: str | bytes, force: bool = True) -> None:
     """Write a file so that a kill, a full disk or a power cut leaves the old one or the new one, whole.
+
+    A link of that name is replaced; what it leads to stays.
 
     Args:
         path: the file; its folder exists.
         data: bytes, or text that is written as UTF-8.
+        force: whether a file that is there is overwritten.
 
     Raises:
+        InputError: something is there, and `force` is false.
         OSError: as the system reports it, such as "No space left on device"; the old file still stands.
     """
     part = path.with_name(f".{path.name}.part")  # a killed writer's rest is overwritten by the next one
+    claimed = False
     try:
         with open(part, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
+        if not force:
+            open(path, "xb").close()  # of two that write at once, the second is refused here
+            claimed = True
         os.replace(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
+        if claimed:
+            path.unlink(missing_ok=True)
+        elif isinstance(error, FileExistsError):
+            _taken(path)
         if isinstance(error, OSError) and error.filename is None:  # as of a full disk
             error.filename = str(path)
         raise

@@ -6,7 +6,7 @@ layers of the table with the settings that count. Initializers, regularizers and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,9 +25,18 @@ PLAIN = (int, float, str, bool, type(None))
 OLD = "hard_sigmoid of Keras 2"
 
 
-def functions(keras: Any) -> dict[str, Callable[[Any], Any]]:
-    """What Keras 3 has no name for, by the names that are used here."""
-    return {OLD: lambda a: keras.ops.clip(0.2 * a + 0.5, 0.0, 1.0)}
+def known(keras: Any) -> Any:
+    """Within: Keras makes what `model` and `layer` give, what it has no name for among it.
+
+    Wrappers write out the layer inside of them and make it anew: a function needs the name that it is found by here,
+    and to be known until the outermost layer is there.
+    """
+
+    def hard_sigmoid(a: Any) -> Any:
+        return keras.ops.clip(0.2 * a + 0.5, 0.0, 1.0)
+
+    hard_sigmoid.__name__ = OLD
+    return keras.saving.custom_object_scope({OLD: hard_sigmoid})
 
 
 def model(config: Config, second: bool, first: Sequence[int | None] | None = None) -> dict[str, Any]:

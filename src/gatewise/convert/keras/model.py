@@ -83,9 +83,10 @@ class Source:
         if len(layers) == len(others) == 1 and all(getattr(first, a) == getattr(last, a) for a in alike):
             joined = {"layer": both_directions(first, last)}
             for side in ("forward_layer", "backward_layer"):
-                found = self.mapped[f"{path}/{side}"]
-                self.mapped[f"{path}/{side}"] = replace(
-                    found, target=f"{name}.layer ({type(first).__name__}, {side.partition('_')[0]})"
+                # The layer's own place, or within an RNN its cell's.
+                place = next(p for p in (f"{path}/{side}", f"{path}/{side}/cell") if p in self.mapped)
+                self.mapped[place] = replace(
+                    self.mapped[place], target=f"{name}.layer ({type(first).__name__}, {side.partition('_')[0]})"
                 )
             return KerasRNN(joined, [(["layer"], False)], **options)
         every = {f"forward_{n}": v for n, v in layers.items()} | {f"backward_{n}": v for n, v in others.items()}

@@ -24,7 +24,7 @@ from gatewise.convert.keras import cleaned
 from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import WEIGHTS, Contents, check, contents, members
 from gatewise.convert.keras.graph import Walk, every_config
-from gatewise.convert.keras.model import Source, Torch, directions, every_layer, whole
+from gatewise.convert.keras.model import Source, Torch, cells_of, directions, every_layer, whole
 from gatewise.convert.keras.operations import OPERATIONS, settings
 from gatewise.convert.keras.recurrent import KINDS, layer_of, variables
 from gatewise.convert.keras.slots import Arrays, layers_of, slots
@@ -121,11 +121,11 @@ def _loaded(keras: Any, path: Path, found: Contents, config: Config, inputs: Seq
         raise ValueError("Keras 3 has no CuDNN layers")
     first = [None if isinstance(s, str) else s for s in inputs[0].shape]
     made = cleaned.model(config, found.second, first)
-    functions = cleaned.functions(keras)
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:
             check(file, found.name, path.stat().st_size)
-        model = keras.saving.deserialize_keras_object(made, custom_objects=functions, safe_mode=True)
+        with cleaned.known(keras):
+            model = keras.saving.deserialize_keras_object(made, safe_mode=True)
         model.load_weights(path if path.suffix in (".h5", ".hdf5") else path.rename(path.with_suffix(".h5")))
         return model
     data = members(path)[WEIGHTS]
@@ -135,7 +135,8 @@ def _loaded(keras: Any, path: Path, found: Contents, config: Config, inputs: Seq
         archive.writestr("config.json", json.dumps(made))
         archive.writestr("metadata.json", json.dumps({"keras_version": found.version}))
         archive.writestr(WEIGHTS, data)
-    return keras.saving.load_model(clean, custom_objects=functions, compile=False, safe_mode=True)
+    with cleaned.known(keras):
+        return keras.saving.load_model(clean, compile=False, safe_mode=True)
 
 
 def _built(keras: Any, found: Contents, config: Config) -> Any:
@@ -202,7 +203,8 @@ class Keras:
 def _layer(keras: Any, config: Config, second: bool) -> Any:
     """A layer of Keras's, made of what is known of its configuration."""
     made = cleaned.layer(config, second)
-    return keras.saving.deserialize_keras_object(made, custom_objects=cleaned.functions(keras), safe_mode=True)
+    with cleaned.known(keras):
+        return keras.saving.deserialize_keras_object(made, safe_mode=True)
 
 
 def _unfused(config: Config, arrays: Sequence[Tensor], second: bool) -> list[Tensor]:
@@ -238,7 +240,8 @@ def layer_runtimes(source: Any, names: Sequence[str]) -> Iterator[Runtime]:
             continue
         sides = every[name]
         made = [_alone(keras, config, found.second, bool(k)) for k, (config, _) in enumerate(sides)]
-        layer = made[0] if len(made) == 1 else keras.layers.Bidirectional(made[0], backward_layer=made[1])
+        with cleaned.known(keras):
+            layer = made[0] if len(made) == 1 else keras.layers.Bidirectional(made[0], backward_layer=made[1])
         size = sides[0][1][0].shape[0]
         layer.build((None, None, size))
         stored = [_unfused(c, a, found.second) if c.kind.startswith("CuDNN") else a for c, a in sides]
@@ -263,22 +266,34 @@ def _recurrent(found: Contents, config: Config) -> dict[str, Sides]:
     arrays = Arrays(found, layers_of(config, ""))
     made: dict[str, Sides] = {}
     for path, layer, name in every_layer(config, ""):
-        halves = [(layer, path)]
+        key = name.replace(".", "_")
         try:
-            if layer.kind == "Bidirectional":
-                one, two, _ = directions(layer)
-                halves = [(one, f"{path}/forward_layer"), (two, f"{path}/backward_layer")]
-            if layer.foreign or any(half.kind not in KINDS for half, _ in halves):
+            if layer.kind != "Bidirectional":
+                made |= {f"{key}/{n}" if n else key: [side] for n, side in _cells(arrays, layer, path).items()}
                 continue
+            one, two, _ = directions(layer)
+            halves = {"forward_layer": _cells(arrays, one, f"{path}/forward_layer"),
+                      "backward_layer": _cells(arrays, two, f"{path}/backward_layer")}  # fmt: skip
         except UnknownError:
             continue
-        places = [(c, p if c.kind.startswith("CuDNN") else f"{p}/cell") for c, p in halves]
-        sides = [(c, arrays.of(c, p, variables(c))) for c, p in places]
-        key = name.replace(".", "_")
-        made[key] = sides
-        if len(sides) == 2:
-            made |= {f"{key}/forward_layer": sides[:1], f"{key}/backward_layer": sides[1:]}
+        for half, cells in halves.items():
+            made |= {f"{key}/{half}" + n.removeprefix("layer"): [side] for n, side in cells.items()}
+        if all(len(cells) == 1 for cells in halves.values()):
+            made[key] = [side for cells in halves.values() for side in cells.values()]
     return made
+
+
+def _cells(arrays: Arrays, layer: Config, path: str) -> dict[str, tuple[Config, list[Tensor]]]:
+    """The cell of a recurrent layer by no name, those of an RNN by layer_0 and so on, each with its arrays."""
+    if layer.foreign:
+        return {}
+    if layer.kind == "RNN":
+        places = {f"layer_{k}": (c, p) for k, (p, c) in enumerate(cells_of(layer, path))}
+    elif layer.kind in KINDS:
+        places = {"": (layer, path if layer.kind.startswith("CuDNN") else f"{path}/cell")}
+    else:
+        return {}
+    return {name: (c, arrays.of(c, p, variables(c))) for name, (c, p) in places.items()}
 
 
 def _alone(keras: Any, config: Config, second: bool, backwards: bool) -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,38 @@ def runtime(source: str | os.PathLike[str]) -> Runtime:
     Raises: NoRuntime: the file holds something else.
     """
     try:
+        _refuse_d2l(files.read(Path(source)))
         layer = read(source).module
     except InputError as error:  # it has no recurrent layer, and so nothing that is known to run
         raise NoRuntime(str(error)) from error
     if not isinstance(layer, Layer):
         raise NoRuntime("tensors have no runtime of their own")
+    return _of_torch(layer)
+
+
+def layer_runtimes(source: str | os.PathLike[str], names: Sequence[str]) -> Iterator[Runtime]:
+    """torch.nn's own layers on those of a file that torch.nn has.
+
+    Args: names: which, as `Layers` has them.
+
+    Raises: NoRuntime: the file is none of torch.nn's.
+    """
+    from gatewise.convert.files import recurrent_layers
+
+    _refuse_d2l(files.read(Path(source)))
+    for name, layer in recurrent_layers(read(source).module).items():
+        if name in names and isinstance(layer, Layer):
+            with suppress(NoRuntime):
+                yield _of_torch(layer, name)
+
+
+def _refuse_d2l(contents: files.Contents) -> None:
+    """torch.nn, given the weights as they were read, does not show that d2l's lists were read right."""
+    if _has_d2l(contents):
+        raise NoRuntime("d2l's parameters are run by the book's code alone")
+
+
+def _of_torch(layer: Layer, name: str = "") -> Runtime:
     # The names are torch.nn's, so that its class on these parameters is what runs such a file.
     theirs = copy.deepcopy(layer)
     if skipped := restore(theirs).skipped:
@@ -140,7 +168,61 @@ def runtime(source: str | os.PathLike[str]) -> Runtime:
             made = theirs(x, states[0] if len(states) == 1 else tuple(states))
         return [t.to(dtype).numpy() for t in _flat(made)]
 
-    return Runtime(f"torch.nn of torch {torch.__version__}", inputs, run)
+    return Runtime(f"torch.nn of torch {torch.__version__}{f', {name} alone' if name else ''}", inputs, run, name)
+
+
+def read_back(module: nn.Module, source: str | os.PathLike[str], seed: int) -> tuple[int, str]:
+    """Whether a file holds a module's numbers: how many tensors agree, and what does not, or "".
+
+    Every tensor is held against the module's of that name. The recurrent layers that the file tells are made again,
+    and give the very outputs of the module's on random input. Where the names are not the module's, no tensor agrees
+    and nothing is wrong.
+
+    Args: module: any; of `Layers` those that the file tells of itself.
+
+    Raises: InputError: the file is damaged.
+    """
+    path = Path(source)
+    contents = files.read(path)
+    told = {_key(f): f for f in restored(contents.text, contents.tensors, str(path))}
+    if isinstance(module, Layers):
+        inside = dict(module.items())
+        if not set(inside) <= set(told):
+            return 0, ""
+        state = {told[key].prefix + n: t for key, layer in inside.items() for n, t in layer.state_dict().items()}
+    else:
+        inside = {name.replace(".", "/") or "layer": layer for name, layer in recurrent(module).items()}
+        state = module.state_dict()
+        if set(state) != set(contents.tensors):
+            return 0, ""
+    if wrong := differences(state, {n: t for n, t in contents.tensors.items() if n in state}):
+        return 0, wrong
+    for name, value in state.items():
+        if not _identical(contents.tensors[name].to(value.dtype), value.detach().cpu()):
+            return 0, f"{name} has other numbers"
+    for key in set(inside) & set(told):
+        if not _same_outputs(ours(inside[key]), told[key].layer, seed):
+            return 0, f"the recurrent layer {key!r} is another function"
+    return len(state), ""
+
+
+def _same_outputs(one: Layer, other: Layer, seed: int) -> bool:
+    """Whether two layers with the same parameters give the very same, on random input."""
+    shape = (5, 3, other.input_size)[int(isinstance(other, SingleStep)) :]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(other._weight.dtype)
+    try:
+        with torch.no_grad():
+            outputs, others = (_flat(copy.deepcopy(layer).cpu().eval()(x)) for layer in (one, other))
+    except (RuntimeError, ValueError, TypeError):  # of another input, or other states
+        return False
+    return len(outputs) == len(others) and all(map(_identical, outputs, others))
+
+
+def _identical(one: Tensor, other: Tensor) -> bool:
+    """Bit for bit, NaN among them."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return torch.equal(*(t.contiguous().reshape(-1).view(torch.uint8) for t in (one, other)))
 
 
 def _flat(made: Any) -> list[Tensor]:
@@ -189,13 +271,17 @@ def _is_gru(child: nn.Module) -> bool:
     return isinstance(child, (GRU, nn.GRU)) or ours(child).cell.gates == GRU(1, 1).cell.gates
 
 
+def _has_d2l(contents: files.Contents) -> bool:
+    return contents.listed or any(name.rpartition(".")[2].startswith("W_x") for name in contents.tensors)
+
+
 def _of_d2l(path: Path, contents: files.Contents, like: nn.Module | None = None) -> Conversion | None:
     """The parameters of d2l's networks from scratch, W_xz and so on, or their list; None if they are not."""
     from gatewise.convert.d2l import from_params
 
-    last = {name.rpartition(".")[2]: value for name, value in contents.tensors.items()}
-    if not contents.listed and not any(name.startswith("W_x") for name in last):
+    if not _has_d2l(contents):
         return None
+    last = {name.rpartition(".")[2]: value for name, value in contents.tensors.items()}
     if len(last) < len(contents.tensors):
         raise InputError(f"{path} has several layers of d2l's names; save them one by one")
     try:

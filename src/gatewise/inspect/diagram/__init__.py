@@ -32,19 +32,22 @@ class Diagram:
     def _repr_svg_(self) -> str:
         return self.svg()
 
-    def save(self, path: str | Path, dpi: float = 200) -> None:
-        """Write the picture to a file whose name ends in .svg, .png or .pdf.
+    def save(self, path: str | Path, dpi: float = 200, *, force: bool = True) -> None:
+        """Write the picture to a file whose name ends in .svg, .png or .pdf, whole or not at all.
 
         Args:
             path: the file. dpi: of a PNG, in pixels an inch; text is 12 points high.
+            force: whether a file that is there is overwritten, as by matplotlib's savefig.
 
         Raises:
-            gatewise.tasks.InputError: the name has another ending.
+            gatewise.tasks.InputError: the name has another ending; or the file is there, and `force` is false.
         """
+        from gatewise.tasks.run import write
+
         kind = Path(path).suffix.lower().removeprefix(".")
         if kind not in KINDS:
             raise InputError(f"{path}: a diagram is saved as .svg, .png or .pdf; end the file's name in one of them")
-        Path(path).write_bytes(self._bytes(kind, dpi))
+        write(Path(path), self._bytes(kind, dpi), force)
 
     def _bytes(self, kind: str, dpi: float = 200) -> bytes:
         return _drawn(self.graph, self.dark, kind, dpi)

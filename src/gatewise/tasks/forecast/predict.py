@@ -13,7 +13,7 @@ from gatewise.tasks.forecast.grid import Grid, parse, shown
 from gatewise.tasks.forecast.model import Forecaster
 from gatewise.tasks.forecast.windows import own_figures
 from gatewise.tasks.models import evaluating
-from gatewise.tasks.run import write
+from gatewise.tasks.run import free, write
 
 
 def forecast(
@@ -145,32 +145,46 @@ def _table(model: Forecaster, panel: Panel, series: Series, known: int, horizon:
     return pd.concat(tables, ignore_index=True)
 
 
-def keep(table: pd.DataFrame, model: Forecaster, panel: Panel, file: Path) -> tuple[Path, Path]:
+def places(file: Path, force: bool) -> tuple[Path, Path]:
+    """Where a forecast's table and its picture go, checked.
+
+    Args:
+        file: of the table, a .csv; the picture has its name with .png.
+        force: whether files that are there are overwritten.
+
+    Raises:
+        InputError: the file is no .csv, or one of the two may not be written.
+    """
+    if file.suffix.lower() != ".csv":
+        raise InputError(f"a forecast is written as CSV, with its picture beside it: name a .csv, not {file}")
+    files = file, file.with_suffix(".png")
+    for each in files:
+        free(each, force)
+    return files
+
+
+def keep(table: pd.DataFrame, model: Forecaster, panel: Panel, file: Path, force: bool) -> tuple[Path, Path]:
     """Write a forecast as a table, and a picture of it beside.
 
     Args:
         table: as `forecast` gives it.
         model: the net that made it.
         panel: with the history.
-        file: where to, a .csv; the picture has its name with .png.
+        file, force: as of `places`.
 
     Returns:
         The two files.
 
     Raises:
-        InputError: the file is no .csv, or its folder is not there.
+        InputError: as `places`.
     """
-    if file.suffix.lower() != ".csv":
-        raise InputError(f"a forecast is written as CSV, with its picture beside it: name a .csv, not {file}")
-    if not file.parent.is_dir():
-        raise InputError(f"there is no folder {file.parent} to write {file.name} into: make it, or name another")
     require("matplotlib")
     from gatewise.tasks.forecast.plot import forecast_picture
 
+    files = places(file, force)
     layer = model.layer
     name = panel.settings.source or "the given data"
     title = f"{layer.cell.name}, H = {layer.hidden_size}, on {Path(name).name}"
-    files = file, file.with_suffix(".png")
-    write(files[0], table.to_csv(index=False, lineterminator="\n"))
-    write(files[1], forecast_picture(table, panel, model.season, title))
+    write(files[0], table.to_csv(index=False, lineterminator="\n"), force)
+    write(files[1], forecast_picture(table, panel, model.season, title), force)
     return files

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,10 +27,11 @@ from gatewise.convert.arrays import tensor
 from gatewise.convert.keras import hdf5
 from gatewise.errors import InputError, one_line
 
-# Python, numpy and h5py take 0.25 s to start; where a disk is slow or far, or the machine busy, a hundred times as long.
+# Seconds. Python, numpy and h5py start in 0.25; from a slow or distant disk, or on a busy machine, in many times that.
 START = 60.0
-# For the reading. A file of 200 MB takes 0.3 s, so this leaves room for a disk of 1 MB/s.
-SECONDS, RATE = 5.0, 1e6
+# From one answer to the next, and for all of them. Numbers are read at 200 MB/s and more, so a disk may give 1 MB/s; a
+# file of nothing but tiny arrays takes 1 s a MB, so a machine may be ten times as slow.
+SILENCE, RATE, ALL = 5.0, 1e6, 10.0
 
 
 @dataclass
@@ -70,10 +71,10 @@ def read(file: BinaryIO, name: str, told: bool = False) -> Stored:
                 arrays = stored.arrays[owner] = []
                 if line["label"]:
                     stored.labels[owner] = line["label"]
-            elif arrays is not None:
+            elif "array" in line and arrays is not None:
                 answers.typed(line, array=str, dtype=str, shape=list)
                 arrays.append((line["array"], answers.array(line["dtype"], line["shape"], f"{owner}/{line['array']}")))
-            else:
+            elif "group" not in line:
                 raise answers.garbled()
     return stored
 
@@ -86,7 +87,8 @@ def copy(file: BinaryIO, name: str, target: Path) -> None:
     Raises: InputError: as `read`; or there is a link, or what is neither text nor numbers.
     """
     with _Answers(file, name, copy=str(target)) as answers:
-        answers.line(end=bool)
+        while "end" not in answers.line():
+            pass
 
 
 class _Answers:
@@ -95,19 +97,20 @@ class _Answers:
     def __init__(self, file: BinaryIO, name: str, told: bool = False, copy: str = "") -> None:
         self.name, self.size = name, os.fstat(file.fileno()).st_size
         self.budget = hdf5.FLOOR + hdf5.GROWTH * self.size
-        self.seconds = SECONDS + self.size / RATE
-        # An array, the same in the machine's order of bytes, and what the libraries need themselves.
-        memory = 2 * self.budget
-        task = {"path": _folders(), "seconds": self.seconds + START, "memory": memory, "size": self.size, "told": told,
-                "copy": copy}  # fmt: skip
-        self.file, self.task, self.late = file, json.dumps(task), False
+        self.silence = SILENCE + self.size / RATE
+        # All arrays in one, as the file has it and in the machine's order of bytes.
+        task = {"path": _folders(), "seconds": START + ALL * self.silence, "memory": 2 * self.budget,
+                "size": self.size, "told": told, "copy": copy}  # fmt: skip
+        # No folder of the user's is searched, and no file of theirs runs at the start (-I, -S).
+        self.command = [_python(name), "-I", "-S", hdf5.__file__, json.dumps(task)]
+        self.file = file
+        self.late: float | None = None  # after how many seconds it was stopped
 
     def __enter__(self) -> _Answers:
         self.errors = tempfile.TemporaryFile()
         try:
             self.process = subprocess.Popen(
-                # No folder of the user's is searched, and no file of theirs runs at the start (-I, -S).
-                [_python(), "-I", "-S", hdf5.__file__, self.task],
+                self.command,
                 stdin=self.file,
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
@@ -119,38 +122,40 @@ class _Answers:
             raise InputError(f"{self.name}: {_NEEDS}, and {sys.executable} does not start: {error}") from None
         assert self.process.stdout is not None
         self.out = self.process.stdout
+        self.heard, self.patience, self.last, self.ended = time.monotonic(), START, math.inf, threading.Event()
+        self.watch = threading.Thread(target=self._watch, daemon=True)
+        self.watch.start()
         try:
-            self.timer = self._after(START)
             if not self._raw():
-                why = f" within {START:.0f} seconds" if self.late else self._last_words()
+                why = self._last_words() if self.late is None else f" within {self.late:.0f} seconds"
                 raise InputError(f"{self.name}: {_NEEDS}, and {sys.executable} started none{why}")
-            self.timer.cancel()
-            self.timer = self._after(self.seconds)
+            self.patience, self.last = self.silence, self.heard + ALL * self.silence
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.timer.cancel()
         self.process.kill()
+        self.ended.set()
+        self.watch.join()
         self.out.close()
         self.process.wait()
         self.errors.close()
 
-    def _after(self, seconds: float) -> threading.Timer:
-        def stop() -> None:
-            self.late = True
-            self.process.kill()
-
-        timer = threading.Timer(seconds, stop)
-        timer.daemon = True
-        timer.start()
-        return timer
+    def _watch(self) -> None:
+        """Stop the process where it is silent for too long, or speaks for too long."""
+        while not self.ended.wait(0.1):
+            now = time.monotonic()
+            if now > min(self.last, self.heard + self.patience):
+                self.late = self.patience if now <= self.last else ALL * self.silence
+                self.process.kill()
+                return
 
     def _raw(self) -> bytes:
         """The next line; nothing where the process has ended."""
         line = self.out.readline(hdf5.FLOOR + 8 * self.size)  # JSON writes a byte in up to six
+        self.heard = time.monotonic()
         return line if line.endswith(b"\n") else b""
 
     def line(self, **types: Any) -> dict[str, Any]:
@@ -189,11 +194,12 @@ class _Answers:
         if self.budget < 0 or len(shape) > 32:
             raise self.garbled()
         numbers = np.empty(shape, stored)
-        left = memoryview(numbers.reshape(-1).view(np.uint8))
+        left = numbers.reshape(-1).view(np.uint8).data
         while left:
             count = self.out.readinto(left)  # type: ignore[attr-defined]  # a BufferedReader
             if not count:
                 raise self._ended()
+            self.heard = time.monotonic()
             left = left[count:]
         if dtype == "bfloat16":
             return torch.from_numpy(numbers).view(torch.bfloat16)
@@ -204,10 +210,11 @@ class _Answers:
 
     def _ended(self) -> InputError:
         """Why the process ended before it had said all."""
-        if self.late:
+        if self.late is not None:
             return InputError(
-                f"{self.name} was not read within {self.seconds:.0f} seconds, so it was stopped: a damaged HDF5 file,"
-                f" on which the HDF5 library hangs; or, if the disk gives less than {RATE / 1e6:.0f} MB/s, copy it first"
+                f"{self.name} was not read within {self.late:.0f} seconds, so it was stopped: a damaged HDF5 file,"
+                f" on which the HDF5 library hangs; or, if the disk gives less than {RATE / 1e6:.0f} MB/s, copy it to a"
+                " faster one"
             )
         code = self.process.wait()
         return InputError(
@@ -224,7 +231,7 @@ class _Answers:
 _NEEDS = "HDF5 is read in a process of its own"
 
 
-def _python() -> str:
+def _python(name: str) -> str:
     """The interpreter to start.
 
     Raises: InputError: there is none that is known.
@@ -232,8 +239,8 @@ def _python() -> str:
     # A program with Python inside of it is no interpreter, and would be started a second time.
     if not sys.executable or getattr(sys, "frozen", False) or "py" not in Path(sys.executable).name.lower():
         raise InputError(
-            f"{_NEEDS}, and this program's sys.executable is {sys.executable!r}, which is no Python: set it to the path "
-            "of a Python interpreter of the same version, or save the model as .safetensors or .onnx"
+            f"{name}: {_NEEDS}, and this program's sys.executable is {sys.executable!r}, which is no Python: set it to "
+            "the path of a Python interpreter of the same version, or save the model as .safetensors or .onnx"
         )
     return sys.executable
 

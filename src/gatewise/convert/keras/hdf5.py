@@ -124,7 +124,9 @@ class Reader:
             raise RefusedError(f"the array {path} is stored with filter {unknown[0]}, which HDF5 itself does not have")
         declared, stored = math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size()
         if (declared and not stored) or (declared > stored and not filters):
-            raise RefusedError(f"the array {path} of shape {data.shape} needs {declared} bytes, and {stored} are stored")
+            raise RefusedError(
+                f"the array {path} of shape {data.shape} needs {declared} bytes, and {stored} are stored"
+            )
         self.budget -= declared
         if self.budget < 0:
             raise RefusedError(f"the arrays up to {path} are larger than {GROWTH} times the file: refused as a bomb")
@@ -217,6 +219,7 @@ def _tree(reader: Reader, top: Any, say: Say) -> None:
     """The arrays in groups called `vars`, by the path of their owner; the optimizer's are left out."""
     empty = True
     for path, group in reader.groups(top):
+        say(group=path)
         owner, _, last = path.rpartition("/")
         if last != "vars" or path.startswith("optimizer"):
             continue
@@ -235,7 +238,7 @@ def _tree(reader: Reader, top: Any, say: Say) -> None:
 # --- a copy ------------------------------------------------------------------------------------------
 
 
-def copy(reader: Reader, target: str) -> None:
+def copy(reader: Reader, say: Say, target: str) -> None:
     """Write a file anew, all that is in it: whoever opens it next meets what the HDF5 library of here wrote.
 
     Raises: RefusedError: there is a link, an array that is not plainly in the file, or an attribute that is neither
@@ -245,11 +248,13 @@ def copy(reader: Reader, target: str) -> None:
 
     with h5py.File(target, "w", libver="latest") as file:
         for path, group in reader.groups(reader.root):
+            say(group=path)
             own = file.require_group(f"/{path}")
             _copy_attributes(reader, group, own)
             for name in reader.keys(group):
                 found = reader.child(group, name)
                 if not isinstance(found, h5py.Group):
+                    say(array=name)
                     numbers = reader.array(found, f"{path}/{name}")
                     _copy_attributes(reader, found, own.create_dataset(name, data=numbers))
 
@@ -318,7 +323,7 @@ def main() -> None:
         with open(0, "rb", closefd=False) as file, h5py.File(file, "r") as opened:
             reader = Reader(opened, task["size"])
             if task["copy"]:
-                copy(reader, task["copy"])
+                copy(reader, say, task["copy"])
             else:
                 keras(reader, say, task["told"])
         say(end=True)

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from gatewise.convert.keras import cleaned
-from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.apart import copy
+from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import WEIGHTS, Contents, contents, is_archive, members, on_disk
 from gatewise.convert.keras.graph import Walk, every_config
 from gatewise.convert.keras.model import Source, Torch, directions, every_layer, whole
@@ -122,7 +122,7 @@ def _loaded(keras: Any, path: Path, found: Contents, config: Config, inputs: Seq
     first = [None if isinstance(s, str) else s for s in inputs[0].shape]
     made = cleaned.model(config, found.second, first)
     functions = cleaned.functions(keras)
-    # Keras reads in this process, which nothing could stop: so it is given a copy, which the HDF5 library of here wrote.
+    # Keras reads in this process, where nothing could stop it: so it is given a copy, which our HDF5 library wrote.
     weights = path.with_name("clean.weights.h5" if path.name.endswith(".weights.h5") else "clean.h5")
     if not is_archive(path):
         with open(path, "rb") as file:

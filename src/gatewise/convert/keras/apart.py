@@ -29,8 +29,8 @@ from gatewise.errors import InputError, one_line
 
 # Seconds. Python, numpy and h5py start in 0.25; from a slow or distant disk, or on a busy machine, in many times that.
 START = 60.0
-# From one answer to the next, and for all of them. Numbers are read at 200 MB/s and more, so a disk may give 1 MB/s; a
-# file of nothing but tiny arrays takes 1 s a MB, so a machine may be ten times as slow.
+# From one answer to the next, and for all of them. On a busy machine 235 MB of numbers took 2 to 4, so a disk may give
+# 1 MB/s; and 15 MB of nothing but tiny arrays took 38, of the 200 that this allows.
 SILENCE, RATE, ALL = 5.0, 1e6, 10.0
 
 

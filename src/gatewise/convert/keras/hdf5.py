@@ -302,9 +302,9 @@ def limit_memory(most: int) -> None:
             pages = int(file.read().split()[0])
     except (ImportError, OSError):
         return
-    limit = pages * resource.getpagesize() + most
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    allowed, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [pages * resource.getpagesize() + most, *(n for n in (allowed, hard) if n != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
 
 
 def main() -> None:

@@ -267,5 +267,4 @@ def _absolute() -> list[str]:
 
 def _plain(text: object) -> str:
     """What the process says of a fault: one line, and text that can be printed."""
-    line = one_line(Exception(text)).encode("utf-8", "backslashreplace").decode()
-    return line if len(line) <= 400 else f"{line[:400]}…"
+    return one_line(Exception(text)).encode("utf-8", "backslashreplace").decode()

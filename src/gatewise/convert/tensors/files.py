@@ -187,7 +187,7 @@ def _read_torch(path: Path) -> Contents:
             warnings.simplefilter("ignore")  # of pickle's protocols, and of TorchScript, which is refused below
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle makes torch raise whatever its bytes lead to
-        why = one_line(error)
+        why = str(error)
         if "Unsupported" in why or "TorchScript" in why:
             raise InputError(
                 f"{path} holds Python objects (a whole pickled module?), which are never loaded, since that runs code;"

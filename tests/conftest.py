@@ -38,3 +38,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return caught.value.code, *capsys.readouterr()
 
     return command
+
+
+@pytest.fixture
+def warm_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests with hundreds of files of HDF5: they are read by forks of one process, and a hang is soon ended."""
+    from gatewise.convert.keras import apart
+
+    monkeypatch.setattr(apart, "SILENCE", 1.0)
+    if hasattr(os, "fork"):
+        import warm
+
+        monkeypatch.setattr(apart, "subprocess", warm)

@@ -23,6 +23,7 @@ from gatewise.convert.keras import read
 from gatewise.errors import InputError
 
 h5py = pytest.importorskip("h5py")
+pytestmark = pytest.mark.usefixtures("warm_reader")
 
 Array = np.ndarray[Any, Any]
 

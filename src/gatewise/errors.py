@@ -51,9 +51,10 @@ def string(value: object) -> str:
     return value
 
 
-def one_line(error: Exception) -> str:
-    """What another library says of a fault, without its line breaks."""
-    return " ".join(str(error).split())
+def one_line(error: Exception, most: int = 400) -> str:
+    """What another library says of a fault, without its line breaks; zipfile quotes a whole damaged file."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def shortened(text: str, most: int = 40) -> str:

@@ -6,12 +6,12 @@ import contextlib
 import importlib
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from gatewise.convert import archive
 from gatewise.convert.report import Conversion, Layers, NoRuntime
 from gatewise.errors import InputError, MissingPackageError
 from gatewise.layer import Layer
@@ -229,12 +229,8 @@ def kind_of(source: Source) -> str:
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return "Keras"
     if start.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, ValueError, OSError):
-            raise InputError(f"{path} is a damaged zip file") from None
-        return "Keras" if "config.json" in names else "tensors"
+        with archive.opened(path) as opened:
+            return "Keras" if "config.json" in opened.namelist() else "tensors"
     if start[8:9] == b"{" or start.startswith(b"\x80"):
         return "tensors"  # safetensors, or a pickle, which is refused there with its reason
     if start[:1] == b"\x08" and 0 < int.from_bytes(start[1:2], "big") < 32:

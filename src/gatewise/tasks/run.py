@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gatewise.errors import InputError
+from gatewise.errors import InputError, one_line
 
 SETTINGS = "settings.json"
 FORMAT = 1
@@ -178,7 +178,9 @@ class Run:
             settings = json.loads(self.read(SETTINGS))
             task, form = settings["task"], settings["format"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"{self.path / SETTINGS} is damaged ({error}): restore it, or train anew") from error
+            raise InputError(
+                f"{self.path / SETTINGS} is damaged ({one_line(error)}): restore it, or train anew"
+            ) from error
         if not isinstance(task, str) or form != FORMAT:
             raise InputError(f"{self.path / SETTINGS} has format {form!r}, expected {FORMAT}: update gatewise")
         return dict(settings)
@@ -194,4 +196,4 @@ class Run:
         except FileNotFoundError:
             raise InputError(f"{self.path} has no {name}: restore it, or train anew") from None
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.path / name} is damaged ({error}): restore it, or train anew") from error
+            raise InputError(f"{self.path / name} is damaged ({one_line(error)}): restore it, or train anew") from error

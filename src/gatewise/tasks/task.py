@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from torch import nn
 
 import gatewise
-from gatewise.errors import InputError, choose, require
+from gatewise.errors import InputError, choose, one_line, require
 from gatewise.tasks import checkpoint
 from gatewise.tasks.run import Run
 from gatewise.tasks.settings import TaskSettings
@@ -272,4 +272,4 @@ def _training() -> Any:
 
 
 def _damaged(what: Path | str, error: Exception) -> InputError:
-    return InputError(f"{what} is damaged ({error}): restore it, or train anew")
+    return InputError(f"{what} is damaged ({one_line(error)}): restore it, or train anew")

@@ -1,7 +1,8 @@
 """Keras 2 and 3: files and live layers in, files out.
 
 In:
-files.py       a file or live object -> its configuration and arrays; nothing in it is trusted. hdf5.py reads HDF5
+files.py       a file or live object -> its configuration and arrays; nothing in it is trusted
+apart.py       HDF5 in a process of its own, which can be stopped; hdf5.py is the program that runs there
 config.py      a layer's configuration, read with care
 slots.py       which arrays belong to which layer
 recurrent.py   SimpleRNN, GRU, LSTM and their relatives -> layers of gatewise's

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import os
 import re
-import zipfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
+from gatewise.convert import archive
 from gatewise.convert.arrays import tensor
-from gatewise.convert.keras.hdf5 import FLOOR, GROWTH, Reader, check_heaps
+from gatewise.convert.keras import apart
+from gatewise.convert.keras.hdf5 import FLOOR, GROWTH
 from gatewise.errors import InputError, one_line, require
 
 WEIGHTS = "model.weights.h5"
@@ -60,12 +62,10 @@ def contents(source: Any) -> Contents:
     path = Path(source)
     require("h5py", extra="keras")
     try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-        if start.startswith(b"PK"):
+        if is_archive(path):
             return _archive(path)
         with open(path, "rb") as file:
-            return _hdf5(file, path.name, path.stat().st_size, None, "")
+            return _hdf5(file, path.name, None, "")
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except IsADirectoryError:
@@ -78,8 +78,14 @@ def _archive(path: Path) -> Contents:
     config = parsed(unpacked["config.json"], f"config.json of {path.name}")
     metadata = parsed(unpacked.get("metadata.json", b"{}"), f"metadata.json of {path.name}")
     version = metadata.get("keras_version")
-    data = unpacked[WEIGHTS]
-    return _hdf5(io.BytesIO(data), path.name, len(data), config, version if isinstance(version, str) else "")
+    with on_disk(unpacked.pop(WEIGHTS)) as file:
+        return _hdf5(file, path.name, config, version if isinstance(version, str) else "")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a .keras file, or else HDF5."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
 
 
 def members(path: Path) -> dict[str, bytes]:
@@ -87,112 +93,45 @@ def members(path: Path) -> dict[str, bytes]:
 
     Raises: InputError: it is damaged or hostile.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = {info.filename: info for info in archive.infolist()}
-            if len(infos) < len(archive.infolist()):
-                raise InputError(f"{path}: two members of this archive have one name")
-            for name in infos:
-                parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
-                if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name:
-                    raise InputError(f"{path}: the member {name!r} would lie outside of this archive")
-            if "model.weights.json" in infos:
-                raise InputError(f"{path}: its weights are in several files; save it again without max_shard_size")
-            if missing := [name for name in ("config.json", WEIGHTS) if name not in infos]:
-                raise InputError(f"{path}: this archive has no {missing[0]}, expected a model saved by Keras")
-            return {n: _member(archive, infos[n], path) for n in ("metadata.json", "config.json", WEIGHTS)
-                    if n in infos}  # fmt: skip
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
-        if isinstance(error, (InputError, FileNotFoundError)):
-            raise
-        raise InputError(f"{path} is a damaged zip file: {one_line(error)}") from None
+    with archive.opened(path) as opened:
+        infos = archive.entries(opened, path)
+        for name in infos:
+            parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+            if ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in name:
+                raise InputError(f"{path}: the member {name!r} would lie outside of this archive")
+        if "model.weights.json" in infos:
+            raise InputError(f"{path}: its weights are in several files; save it again without max_shard_size")
+        if missing := [name for name in ("config.json", WEIGHTS) if name not in infos]:
+            raise InputError(f"{path}: this archive has no {missing[0]}, expected a model saved by Keras")
+        wanted = [infos[name] for name in ("metadata.json", "config.json", WEIGHTS) if name in infos]
+        for info in wanted:
+            most = (FLOOR if info.filename == WEIGHTS else SMALL) + GROWTH * info.compress_size
+            if info.file_size > most or info.compress_size > path.stat().st_size:
+                raise InputError(f"{path}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes,"
+                                 f" expected at most {most}: refused as a bomb")  # fmt: skip
+        return {info.filename: archive.unpacked(opened, info, path) for info in wanted}
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
-    """A member's bytes, no more than it says, and it may not say too many."""
-    if info.flag_bits & 1:
-        raise InputError(f"{path}: {info.filename} is encrypted")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{path}: {info.filename} is compressed in a way that Keras does not use")
-    most = (FLOOR if info.filename == WEIGHTS else SMALL) + GROWTH * info.compress_size
-    if info.file_size > most or info.compress_size > path.stat().st_size:
-        raise InputError(f"{path}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, "
-                         f"expected at most {most}: refused as a bomb")  # fmt: skip
-    with archive.open(info) as member:
-        data = member.read(info.file_size + 1)
-    if len(data) != info.file_size:
-        raise InputError(f"{path}: {info.filename} has another size than the {info.file_size} bytes it says")
-    return data
+@contextlib.contextmanager
+def on_disk(data: bytes) -> Iterator[BinaryIO]:
+    """A file without a name that holds these bytes, as another process can read them."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        del data
+        file.flush()
+        yield file
 
 
-def _hdf5(file: Any, name: str, size: int, config: dict[str, Any] | None, version: str) -> Contents:
+def _hdf5(file: BinaryIO, name: str, config: dict[str, Any] | None, version: str) -> Contents:
     """The arrays of an HDF5 file, and its configuration, if that is in it."""
-    import h5py
-
-    try:
-        if size:
-            check_heaps(file, name)
-        with h5py.File(file, "r") as opened:
-            reader = Reader(opened, name, size)
-            if (text := reader.text(opened, "model_config")) is not None and config is None:
-                config = parsed(text.encode(), f"model_config of {name}")
-            elif config is None and "model_config" in opened.attrs:
-                raise reader.bad("its model_config is no string")
-            top = reader.group(opened, "model_weights") if "model_weights" in opened else opened
-            version = version or reader.text(top, "keras_version") or reader.text(opened, "keras_version") or ""
-            names = reader.names(top, "layer_names")
-            if names is not None:
-                flat = {}
-                for layer in names:
-                    if layer in flat:
-                        raise InputError(f"{name}: two layers of it are called {layer}")
-                    group = reader.group(top, layer)
-                    weights = reader.names(group, "weight_names") or []
-                    flat[layer] = [(w, reader.array(reader.child(group, w), f"{layer}/{w}")) for w in weights]
-                return Contents(name, config, version, flat=flat)
-            tree, labels = _tree(reader, top)
-    except InputError:
-        raise
-    # h5py tells of damage by whichever of these its place in the file leads to.
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, UnicodeError) as error:
-        raise InputError(f"{name} is a damaged or truncated HDF5 file: {one_line(error)}") from None
-    if not tree:
-        raise InputError(f"{name} is HDF5, but holds no weights of Keras: neither layer_names nor groups `vars`")
-    return Contents(name, config, version, tree=tree, labels=labels)
-
-
-def check(file: Any, name: str, size: int) -> None:
-    """Check an HDF5 file throughout, read or not: whoever opens it next is led to nothing outside of it.
-
-    Raises: InputError: there is a link, or an array that is not plainly in the file.
-    """
-    import h5py
-
-    check_heaps(file, name)
-    with h5py.File(file, "r") as opened:
-        reader = Reader(opened, name, size)
-        for path, group in reader.groups(opened):
-            for key in reader.keys(group):
-                found = reader.child(group, key)
-                if isinstance(found, h5py.Dataset):
-                    reader.check(found, f"{path}/{key}")
-
-
-def _tree(reader: Reader, top: Any) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-    """The arrays in groups called `vars`, by the path of their owner; the optimizer's are left out."""
-    tree, labels = {}, {}
-    for path, group in reader.groups(top):
-        owner, _, last = path.rpartition("/")
-        if last != "vars" or path.startswith("optimizer"):
-            continue
-        owner = re.sub(r"(^|/)_layer_checkpoint_dependencies(?=/|$)", r"\1layers", owner)  # TensorFlow 2.13's name
-        keys = reader.keys(group)
-        if sorted(keys) != sorted(map(str, range(len(keys)))):
-            raise reader.bad(f"{path} has the arrays {', '.join(keys)}, expected 0, 1, 2 …")
-        tree[owner] = [reader.array(reader.child(group, str(k)), f"{path}/{k}") for k in range(len(keys))]
-        if label := reader.text(group, "name"):
-            labels[owner] = label
-    return (tree if any(tree.values()) else {}), labels
+    stored = apart.read(file, name, told=config is not None)
+    if stored.config is not None:
+        config = parsed(stored.config.encode(), f"model_config of {name}")
+    version = version or stored.version
+    if stored.flat:
+        return Contents(name, config, version, flat=stored.arrays)
+    tree = {owner: [array for _, array in arrays] for owner, arrays in stored.arrays.items()}
+    return Contents(name, config, version, tree=tree, labels=stored.labels)
 
 
 def parsed(text: bytes, what: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the numbers that gatewise read, and the runtime's name says so.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor
 
 from gatewise.convert.keras import cleaned
+from gatewise.convert.keras.apart import copy
 from gatewise.convert.keras.config import Config, UnknownError
-from gatewise.convert.keras.files import WEIGHTS, Contents, check, contents, members
+from gatewise.convert.keras.files import WEIGHTS, Contents, contents, is_archive, members, on_disk
 from gatewise.convert.keras.graph import Walk, every_config
 from gatewise.convert.keras.model import Source, Torch, cells_of, directions, every_layer, whole
 from gatewise.convert.keras.operations import OPERATIONS, settings
@@ -121,20 +121,22 @@ def _loaded(keras: Any, path: Path, found: Contents, config: Config, inputs: Seq
         raise ValueError("Keras 3 has no CuDNN layers")
     first = [None if isinstance(s, str) else s for s in inputs[0].shape]
     made = cleaned.model(config, found.second, first)
-    if not zipfile.is_zipfile(path):
+    # Keras reads in this process, where nothing could stop it: so it is given a copy, which our HDF5 library wrote.
+    weights = path.with_name("clean.weights.h5" if path.name.endswith(".weights.h5") else "clean.h5")
+    if not is_archive(path):
         with open(path, "rb") as file:
-            check(file, found.name, path.stat().st_size)
+            copy(file, found.name, weights)
         with cleaned.known(keras):
             model = keras.saving.deserialize_keras_object(made, safe_mode=True)
-        model.load_weights(path if path.suffix in (".h5", ".hdf5") else path.rename(path.with_suffix(".h5")))
+        model.load_weights(weights)
         return model
-    data = members(path)[WEIGHTS]
-    check(io.BytesIO(data), found.name, len(data))
+    with on_disk(members(path)[WEIGHTS]) as file:
+        copy(file, found.name, weights)
     clean = path.with_name("clean.keras")
     with zipfile.ZipFile(clean, "w") as archive:
         archive.writestr("config.json", json.dumps(made))
         archive.writestr("metadata.json", json.dumps({"keras_version": found.version}))
-        archive.writestr(WEIGHTS, data)
+        archive.write(weights, WEIGHTS)
     with cleaned.known(keras):
         return keras.saving.load_model(clean, compile=False, safe_mode=True)
 

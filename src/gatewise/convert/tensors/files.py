@@ -11,7 +11,6 @@ import io
 import json
 import warnings
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gatewise.convert import archive
 from gatewise.errors import InputError, one_line, require
 
 KEY = "gatewise"  # of the text that tells the layers
@@ -52,13 +52,8 @@ def read(path: Path) -> Contents:
     if start[8:9] == b"{":
         return _read_safetensors(path)
     if start.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-        except (zipfile.BadZipFile, ValueError) as error:
-            raise InputError(f"{path} is a damaged zip file: {one_line(error)}") from error
-        if len({entry.filename for entry in entries}) < len(entries):
-            raise InputError(f"{path} is a damaged zip file: it has two parts of one name")
+        with archive.opened(path) as opened:
+            entries = list(archive.entries(opened, path).values())
         if entries and all(entry.filename.endswith(".npy") for entry in entries):
             return _read_npz(path, entries)
         if not any(entry.filename.endswith("/data.pkl") for entry in entries):
@@ -87,15 +82,15 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> bytes:
 
         if KEY in own:
             raise InputError(f"{path}: a tensor is named {KEY!r}, as the text that tells the layers is: rename it")
-        with zipfile.ZipFile(stream, "w") as archive:
+        with zipfile.ZipFile(stream, "w") as written:
             for name, value in own.items():
                 try:
                     array = value.numpy()
                 except TypeError as error:
                     raise InputError(f"{path}: numpy has no {value.dtype}, as {name} is: write .safetensors") from error
-                _add(archive, name, array)
+                _add(written, name, array)
             if text:
-                _add(archive, KEY, np.array(text))
+                _add(written, KEY, np.array(text))
     else:
         state = OrderedDict(own)
         if text:
@@ -104,11 +99,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> bytes:
     return stream.getvalue()
 
 
-def _add(archive: zipfile.ZipFile, name: str, array: Any) -> None:
+def _add(written: zipfile.ZipFile, name: str, array: Any) -> None:
     from numpy.lib import format as npy
 
     # A ZipInfo without a date, so that the same weights are the same bytes.
-    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+    with written.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
         npy.write_array(file, array, allow_pickle=False)
 
 
@@ -140,15 +135,15 @@ def _read_npz(path: Path, entries: list[zipfile.ZipInfo]) -> Contents:
             " that is no file of weights, and it is not unpacked"
         )
     arrays: dict[str, Any] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in entries:
-                # Unpacked before numpy looks: it would make room for whatever shape the header claims.
-                data = archive.read(entry)
+    with archive.opened(path) as opened:
+        for entry in entries:
+            # Unpacked before numpy looks: it would make room for whatever shape the header claims.
+            data = archive.unpacked(opened, entry, path)
+            try:
                 _check_header(data)
                 arrays[entry.filename.removesuffix(".npy")] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
-        raise InputError(f"{path} is damaged, or holds Python objects: {one_line(error)}") from error
+            except Exception as error:  # numpy evaluates the header as Python's literals, and raises what that does
+                raise InputError(f"{path} is damaged, or holds Python objects: {one_line(error)}") from error
     text = ""
     if KEY in arrays and arrays[KEY].dtype.kind == "U" and arrays[KEY].shape == ():
         text = str(arrays.pop(KEY)[()])
@@ -192,7 +187,7 @@ def _read_torch(path: Path) -> Contents:
             warnings.simplefilter("ignore")  # of pickle's protocols, and of TorchScript, which is refused below
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle makes torch raise whatever its bytes lead to
-        why = one_line(error)
+        why = str(error)
         if "Unsupported" in why or "TorchScript" in why:
             raise InputError(
                 f"{path} holds Python objects (a whole pickled module?), which are never loaded, since that runs code;"

@@ -160,9 +160,9 @@ def indices(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.int32, torch.int64) else x.long()
 
 
-def nonzero(x: Tensor) -> Tensor:
-    """The mask of Embedding(mask_zero=True)."""
-    return indices(x) != 0
+def nonzero(x: Tensor, embedded: Tensor) -> Tensor:
+    """The mask of Embedding(mask_zero=True). embedded: what it makes, which tells whose mask this is."""
+    return x != 0
 
 
 def masking(x: Tensor, value: float) -> Tensor:

@@ -86,6 +86,7 @@ KERAS: dict[type[nn.Module], Callable[[Any], Sequence[Made]]] = {
     m.PReLU: _prelu,
     m.TimeDistributed: _distributed,
     m.Function: lambda f: [FUNCTIONS[f.function](f.settings)],
+    m.Merge: lambda f: [FUNCTIONS[f.function](f.settings)],
     nn.Flatten: lambda f: [Made("Flatten")],
 }
 FUNCTIONS: dict[Callable[..., Any], Callable[[dict[str, Any]], Made]] = {
@@ -151,6 +152,10 @@ def module(build: Builder, node: fx.Node, name: str, found: nn.Module) -> Any:
     if isinstance(found, KerasRNN):
         return _rnn(build, name, found, args, **kwargs)
     tensors = [plain(build, value).tensor for value in args]
+    if type(found) is m.Merge:  # whose layer of Keras looks at the masks that its tensors carry
+        for tensor, mask in zip(tensors, kwargs.get("masks") or [None] * len(tensors), strict=True):
+            if _told(build, name, tensor, mask):
+                raise InputError(f"{name}: a mask that Keras does not hand on by itself, and its layer can't be told")
     for k, made in enumerate(made_of(found)):
         key = (name, k)
         new = key not in build.made

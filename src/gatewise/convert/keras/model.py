@@ -213,7 +213,7 @@ class Torch:
         first = path not in self.made
         module = self.source.module(config, path, name) if first else self.network.root.get_submodule(self.made[path])
         nodes = [v.node for v in (*values, *states)]
-        kwargs: dict[str, fx.Node] = {}
+        kwargs: dict[str, Any] = {}
         if recurrent(config):
             self._expect(config, values, 1)
             mask: fx.Node | None = values[0].mask
@@ -242,6 +242,8 @@ class Torch:
                 raise UnknownError(f"a mask for a {inner.kind} inside of TimeDistributed")
         else:
             self._expect(config, values, ROWS[config.kind].inputs)
+            if isinstance(module, m.Merge) and not self.second and any(v.mask is not None for v in values):
+                kwargs["masks"] = [v.mask for v in values]
         if first:
             node = self.network.module(name, module, *nodes, **kwargs)
             self.made[path] = str(node.target)

@@ -7,6 +7,7 @@ dtype, and what it does is differentiable by autograd.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from ctypes import c_float
 from functools import partial
 
 import torch
@@ -86,7 +87,7 @@ class Interpreter:
     def full(self, node: int, width: int, like: Tensor) -> Tensor:
         """A node's value as (B, width); a constant gets the dtype and the device of `like`."""
         value = self.values[node]
-        value = value.to(like.dtype) if isinstance(value, Tensor) else like.new_tensor(value)  # a comparison's, too
+        value = value.to(like.dtype) if isinstance(value, Tensor) else _constant(value, like)  # a comparison's, too
         return _full(value, self.batch, width)
 
 
@@ -124,6 +125,13 @@ def _product(weight: Tensor, batch: int, *parts: Tensor) -> Tensor:
     return (torch.cat(whole, 1) if len(whole) > 1 else whole[0]) @ weight
 
 
+def _constant(value: float, like: Tensor) -> Tensor:
+    """A number as a 0-dimensional tensor of the dtype and the device of `like`."""
+    # Not new_tensor, whose data exporters can't follow into the body of a loop. new_full refuses numbers beyond
+    # float32's largest, which are infinity there.
+    return like.new_full((), value if like.dtype == torch.float64 else c_float(value).value)
+
+
 def _elementwise(graph: Graph, i: int, like: Tensor) -> Callable[..., Value]:
     """What computes a node; where torch takes no plain number, constants are made tensors once."""
     node, row = graph.nodes[i], OPS[graph.nodes[i].op]
@@ -131,7 +139,7 @@ def _elementwise(graph: Graph, i: int, like: Tensor) -> Callable[..., Value]:
     reads = [graph.nodes[a] for a in node.args]
     if row.scalars or all(read.op != "const" for read in reads):
         return run
-    fixed = [like.new_tensor(read.params[0][1]) if read.op == "const" else None for read in reads]
+    fixed = [_constant(read.params[0][1], like) if read.op == "const" else None for read in reads]
     return lambda *args: run(*(a if c is None else c for a, c in zip(args, fixed, strict=True)))
 
 

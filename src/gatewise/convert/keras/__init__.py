@@ -12,6 +12,7 @@ operations.py  what a model of Keras 3 has beside layers
 table.py       all other layers, a row each; modules.py has what torch lacks for them
 graph.py       a model's layers and what they are called on, from either version's configuration
 model.py       a whole model -> a torch.fx.GraphModule
+masks.py       which of the masks in a model are one
 weights.py     a file of weights alone
 reading.py     which of these a source needs
 oracle.py      the model as Keras itself runs it; cleaned.py says what of a configuration Keras is given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from torch import Tensor, fx, nn
 
 from gatewise.convert.keras import builder
 from gatewise.convert.keras import modules as m
+from gatewise.convert.keras.operations import OPERATIONS
 from gatewise.convert.keras.recognise import arrays, recognise
-from gatewise.convert.keras.rows import MODULES, Made
+from gatewise.convert.keras.rows import MERGES, MODULES, Made
 from gatewise.convert.keras.running import KerasRNN
 from gatewise.convert.report import Mapped
 from gatewise.errors import InputError
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask, which Keras hands on by itself. tensor: Keras's; None where Keras makes it of several."""
+    """A mask, which Keras hands on by itself. tensor: Keras's; None where Keras makes it of several. every: every step
+    counts, as it does without a mask."""
 
     tensor: Any
+    every: bool = False
 
 
 def _activation(a: m.Activation) -> list[Made]:
@@ -82,6 +86,7 @@ KERAS: dict[type[nn.Module], Callable[[Any], Sequence[Made]]] = {
     m.PReLU: _prelu,
     m.TimeDistributed: _distributed,
     m.Function: lambda f: [FUNCTIONS[f.function](f.settings)],
+    m.Merge: lambda f: [FUNCTIONS[f.function](f.settings)],
     nn.Flatten: lambda f: [Made("Flatten")],
 }
 FUNCTIONS: dict[Callable[..., Any], Callable[[dict[str, Any]], Made]] = {
@@ -106,6 +111,14 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[dict[str, Any]], Made]] = {
     m.largest: lambda s: Made("Maximum"),
     m.smallest: lambda s: Made("Minimum"),
     m.dotted: lambda s: Made("Dot", s),
+}
+
+
+# Operations, by what they are in torch; sums, products and the like are layers (rows.py).
+CALLS: dict[Any, str] = {
+    function: name
+    for name, function, _ in OPERATIONS.values()
+    if function not in (*MERGES, torch.cat, operator.getitem)
 }
 
 
@@ -139,6 +152,10 @@ def module(build: Builder, node: fx.Node, name: str, found: nn.Module) -> Any:
     if isinstance(found, KerasRNN):
         return _rnn(build, name, found, args, **kwargs)
     tensors = [plain(build, value).tensor for value in args]
+    if type(found) is m.Merge:  # whose layer of Keras looks at the masks that its tensors carry
+        for tensor, mask in zip(tensors, kwargs.get("masks") or [None] * len(tensors), strict=True):
+            if _told(build, name, tensor, mask):
+                raise InputError(f"{name}: a mask that Keras does not hand on by itself, and its layer can't be told")
     for k, made in enumerate(made_of(found)):
         key = (name, k)
         new = key not in build.made
@@ -175,11 +192,7 @@ def function(build: Builder, node: fx.Node) -> Any:
     if node.target is m.indices:
         return args[0]
     if node.target is m.nonzero:
-        readers = [user for user in build.graph.nodes if user.op == "call_module" and user.args == (_indices(node),)]
-        found = [build.values[user].tensor for user in readers if user in build.values]
-        if not found:
-            raise InputError(f"{node.name}: the mask of an embedding that is not there")
-        return Mask(mask_of(found[0]))
+        return Mask(mask_of(args[1].tensor))
     if node.target is m.masking:
         layer = build.layer(Made("Masking", {"mask_value": node.args[1]}), "masking")
         build.made[(node.name, "masking")] = layer(plain(build, args[0]).tensor)
@@ -189,63 +202,80 @@ def function(build: Builder, node: fx.Node) -> Any:
         return whole(build.made[(mask.name, "masking")])
     if node.target is m.masked_mean:
         x = plain(build, args[0])
-        _check(node.name, x.tensor, args[1])
         pooled = build.layer(Made("GlobalAveragePooling1D", {"keepdims": bool(args[2])}), node.name)
-        return whole(pooled(x.tensor))
-    if node.target is m.ones or node.target is torch.logical_or:
-        return Mask(None)
-    if node.target is torch.cat and all(isinstance(a, Mask) for a in args[0]):
-        return Mask(None)
-    if node.target is torch.logical_and:
+        return whole(pooled(x.tensor, **_told(build, node.name, x.tensor, args[1])))
+    if node.target is m.ones:
+        return Mask(None, every=True)
+    parts = args[0] if node.target is torch.cat else args
+    if node.target in (torch.logical_or, torch.cat) and any(isinstance(part, Mask) for part in parts):
+        every = node.target is torch.logical_or and any(isinstance(part, Mask) and part.every for part in parts)
+        return Mask(None, every)
+    if node.target is torch.logical_and and any(isinstance(a, Mask) for a in args):
         raise InputError(f"{node.name}: Keras 2 takes a step that counts in all inputs, Keras 3 one that does in any; "
                          "the model cannot be written")  # fmt: skip
-    return NotImplemented
+    return _operation(build, node) if node.target in CALLS else NotImplemented
 
 
-def _indices(node: fx.Node) -> Any:
-    """What the embedding reads whose mask a node is: the same, as indices."""
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    return next((user for user in source.users if user.target is m.indices), source)
+def _operation(build: Builder, node: fx.Node) -> Value:
+    """What Keras has as an operation on tensors, and not as a layer."""
+    args, kwargs = build.arguments(node)
+    values = [a for a in args if isinstance(a, builder.Value)]
+    if not all(isinstance(a, (builder.Value, int, float)) for a in args) or any(v.tensor is None for v in values):
+        raise InputError(f"{node.name}: {CALLS[node.target]} of {', '.join(map(str, args))}: expected tensors")
+    tensors = [plain(build, a).tensor if isinstance(a, builder.Value) else a for a in args]
+    options = {"axis" if name == "dim" else name: value for name, value in kwargs.items()}
+    return whole(getattr(build.keras.ops, CALLS[node.target])(*tensors, **options))
 
 
-def masks_zero(node: fx.Node) -> bool:
-    """Whether an embedding's indices of zero are masked."""
-    source = node.args[0]
-    origin = source.args[0] if isinstance(source, fx.Node) and source.target is m.indices else source
-    return isinstance(origin, fx.Node) and any(user.target is m.nonzero for user in origin.users)
+def masks_zero(graph: fx.Graph, name: str) -> bool:
+    """Whether an embedding's indices of zero are masked, in any of its calls."""
+    calls = [node for node in graph.nodes if node.op == "call_module" and node.target == name]
+    return any(user.target is m.nonzero for node in calls for user in node.users)
 
 
 def mask_of(tensor: Any) -> Any:
     return getattr(tensor, "_keras_mask", None)
 
 
-def _check(name: str, tensor: Any, mask: Mask | None) -> None:
-    """Refuse where Keras, by itself, would hand on another mask than the module has."""
+def _told(build: Builder, name: str, tensor: Any, mask: Mask | Value | None, by_itself: bool = True) -> dict[str, Any]:
+    """The mask that a layer of Keras has to be told: none where Keras hands it on by itself.
+
+    Raises: InputError: Keras would hand on a mask where the module has none.
+    """
     has = mask_of(tensor)
-    right = has is None if mask is None else has is not None and (mask.tensor is None or mask.tensor is has)
-    if not right:
-        raise InputError(f"{name}: the mask is another one than Keras would hand on; expected the mask of Masking or "
-                         "of an embedding before it")  # fmt: skip
+    if mask is None:
+        if has is not None and by_itself:
+            raise InputError(f"{name}: it reads no mask, and Keras would hand it that of what it reads; the model "
+                             "cannot be written")  # fmt: skip
+        return {}
+    wanted = plain(build, mask).tensor if isinstance(mask, builder.Value) else mask.tensor
+    wanted = has if wanted is None else wanted
+    if wanted is None and isinstance(mask, Mask) and mask.every:
+        return {}
+    if wanted is None:
+        raise InputError(f"{name}: its mask is made of several, which Keras hands on behind the layer that joins them; "
+                         "it cannot be told from there")  # fmt: skip
+    if wanted is has and by_itself:
+        return {}
+    build.told = True
+    return {"mask": wanted}
 
 
-def _rnn(build: Builder, name: str, rnn: KerasRNN, args: Sequence[Any], mask: Mask | None = None) -> Any:
+def _rnn(build: Builder, name: str, rnn: KerasRNN, args: Sequence[Any], mask: Mask | Value | None = None) -> Any:
     if rnn.time_major or rnn.stateful:
         raise InputError(f"{name}: {'time_major' if rnn.time_major else 'stateful'}, which a file of Keras 3 has "
                          f"{'no way to tell' if rnn.time_major else 'for one batch size alone'}")  # fmt: skip
     if any(len(names) > 1 for names, _ in rnn.runs):
         raise InputError(f"{name}: cells on top of each other in one layer; expected a layer each")
     tensors = [plain(build, a).tensor for a in args]
-    if len(args) == 1:
-        _check(name, tensors[0], mask)
-    elif mask is not None:
-        raise InputError(f"{name}: a mask and initial states, of which Keras 3 does not regard the mask")
-    initial = {"initial_state": tensors[1:]} if tensors[1:] else {}
+    # Keras 3 hands a mask to a layer by itself only if it is given one tensor.
+    options = _told(build, name, tensors[0], mask, by_itself=len(tensors) == 1)
+    options |= {"initial_state": tensors[1:]} if tensors[1:] else {}
     layers: list[Any] = [rnn.get_submodule(names[0]) for names, _ in rnn.runs]
     new = (name, 0) not in build.made
     if new:
         build.made[(name, 0)] = _layer(build, name, rnn, layers)
-    outputs = build.made[(name, 0)](tensors[0], **initial)
+    outputs = build.made[(name, 0)](tensors[0], **options)
     if new:
         weights = [w for layer in layers for w in _weights(layer)]
         build.made[(name, 0)].set_weights([builder.array(w) for w in weights])

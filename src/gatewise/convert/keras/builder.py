@@ -64,6 +64,7 @@ class Builder:
         self.state_inputs: list[Any] = []
         self.mapped: list[Mapped] = []
         self.notes: dict[str, None] = {}
+        self.told = False  # whether a layer is told a mask that Keras does not hand on by itself
 
     def run(self) -> Any:
         """The model."""
@@ -91,7 +92,7 @@ class Builder:
     def _in_line(self, model: Any) -> bool:
         """Whether each layer reads what the one before it gives: older files hold masks only so."""
         one = len(model.inputs) == len(model.outputs) == 1
-        if not one or any(len(layer._inbound_nodes) > 1 for layer in model.layers):
+        if self.told or not one or any(len(layer._inbound_nodes) > 1 for layer in model.layers):
             return False
         before = model.inputs[0]
         for layer in model.layers[1:]:
@@ -179,7 +180,7 @@ class Builder:
         if options or not isinstance(value, Value):
             raise InputError(f"{name}: {type(module).__name__} of {value} {options or ''}: expected one tensor")
         row = MODULES[type(module)]
-        if isinstance(module, nn.Embedding) and back.masks_zero(node):
+        if isinstance(module, nn.Embedding) and back.masks_zero(self.graph, name):
             given = row.make
             row = replace(row, make=lambda m: [replace(e, options=e.options | {"mask_zero": True}) for e in given(m)])
         return self.row(row, module, value, name)

@@ -15,6 +15,7 @@ from gatewise.convert.keras import modules as m
 from gatewise.convert.keras.config import Config, UnknownError
 from gatewise.convert.keras.files import Contents
 from gatewise.convert.keras.graph import Walk, dtype_of, recurrent
+from gatewise.convert.keras.masks import Masks
 from gatewise.convert.keras.operations import OPERATIONS, is_operation, settings
 from gatewise.convert.keras.recurrent import KINDS, how, layer_of, variables
 from gatewise.convert.keras.running import MERGES, KerasRNN
@@ -33,10 +34,11 @@ NO_MASK_INSIDE = ("GlobalAveragePooling1D", "Softmax")  # what reads a mask, and
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor in the model, and its mask, (B, T), where it has one."""
+    """A tensor in the model, and its mask, (B, T), where it has one. told: a call names the mask."""
 
     node: fx.Node
     mask: fx.Node | None = None
+    told: bool = False
 
 
 class Source:
@@ -190,7 +192,7 @@ class Torch:
 
     def __init__(self, source: Source) -> None:
         self.source, self.second = source, source.second
-        self.network = Network()
+        self.network, self.masks = Network(), Masks()
         self.made: dict[str, str] = {}  # the module that a layer became, by its path
         self.integers: dict[str, int] = {}  # inputs that are indices, and below which number
 
@@ -212,12 +214,12 @@ class Torch:
         first = path not in self.made
         module = self.source.module(config, path, name) if first else self.network.root.get_submodule(self.made[path])
         nodes = [v.node for v in (*values, *states)]
-        kwargs: dict[str, fx.Node] = {}
+        kwargs: dict[str, Any] = {}
         if recurrent(config):
             self._expect(config, values, 1)
             mask: fx.Node | None = values[0].mask
-            if mask is not None and states and not self.second:
-                mask = None  # Keras 3 hands a mask to a layer only if it is given one tensor
+            if mask is not None and states and not self.second and not values[0].told:
+                mask = None  # Keras 3 hands a mask to a layer by itself only if it is given one tensor
                 self.source._note(
                     f"{config}: given initial states, Keras 3 does not regard the mask, nor is it regarded here"
                 )
@@ -241,6 +243,8 @@ class Torch:
                 raise UnknownError(f"a mask for a {inner.kind} inside of TimeDistributed")
         else:
             self._expect(config, values, ROWS[config.kind].inputs)
+            if isinstance(module, m.Merge) and not self.second and any(v.mask is not None for v in values):
+                kwargs["masks"] = [v.mask for v in values]
         if first:
             node = self.network.module(name, module, *nodes, **kwargs)
             self.made[path] = str(node.target)
@@ -248,6 +252,9 @@ class Torch:
             node = self.network.again(self.made[path], *nodes, **kwargs)
         if isinstance(module, KerasRNN):
             return self._outputs(module, node, values[0].mask)
+        if config.kind == "Embedding":
+            zero = config.flag("mask_zero", False)
+            return [Value(node, self.network.call(m.nonzero, values[0].node, node) if zero else None)]
         return [Value(node, self._mask(config, values))]
 
     def operation(self, config: Config, arguments: Sequence[Any]) -> Value:
@@ -262,7 +269,9 @@ class Torch:
         return Value(self.network.call(function, *given, **options))
 
     def masked(self, config: Config, value: Value, mask: Value) -> Value:
-        return Value(value.node, mask.node)
+        if value.mask is not None and self.masks.same(value.mask, mask.node):
+            return replace(value, told=True)
+        return Value(value.node, mask.node, told=True)
 
     def _expect(self, config: Config, values: Sequence[Value], count: int) -> Sequence[Value]:
         if (count and len(values) != count) or not values:
@@ -280,8 +289,6 @@ class Torch:
     def _mask(self, config: Config, values: Sequence[Value]) -> fx.Node | None:
         """The mask behind a layer: Keras 3 takes a step that counts in any input, Keras 2 one that does in all."""
         masks = [v.mask for v in values]
-        if config.kind == "Embedding":
-            return self.network.call(m.nonzero, values[0].node) if config.flag("mask_zero", False) else None
         if config.kind == "TimeDistributed":
             return masks[0]
         row = ROWS[config.kind]
@@ -300,7 +307,7 @@ class Torch:
             if axis not in (-1, 2):
                 raise UnknownError(f"masks that are concatenated at axis {axis}")
             if len(given) < len(masks) and not self.second:
-                return self.network.call(m.ones, values[0].node)
+                return self.network.call(m.ones, values[masks.index(None)].node)
         elif len(given) < len(masks) and not self.second:
             return None
         made = given[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -41,6 +42,28 @@ class Function(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join([self.function.__name__, *(f"{k}={v!r}" for k, v in self.settings.items())])
+
+
+class Merge(Function):
+    """Multiply, Maximum or Minimum, which in Keras 3 take no step of an input that its mask leaves out.
+
+    Called as (*tensors, masks=None): masks (B, T) or None, one for each tensor.
+    """
+
+    def forward(self, *tensors: Tensor, masks: Sequence[Tensor | None] | None = None) -> Any:
+        if masks is None:
+            return super().forward(*tensors)
+        counts = [None if mask is None else mask.unsqueeze(-1) for mask in masks]
+        if self.function is product:
+            made = product(*(x if c is None else torch.where(c, x, 1.0) for x, c in zip(tensors, counts, strict=True)))
+            some = [c for c in counts if c is not None]
+            return made if len(some) < len(counts) else torch.where(reduce(torch.logical_or, some), made, 0.0)
+        made, known = tensors[0], counts[0]
+        for x, count in zip(tensors[1:], counts[1:], strict=True):
+            x = x if count is None else torch.where(count, x, made)
+            made = self.function(made if known is None else torch.where(known, made, x), x)
+            known = None if known is None or count is None else torch.logical_or(known, count)
+        return made
 
 
 class Convolution(nn.Module):
@@ -160,9 +183,9 @@ def indices(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.int32, torch.int64) else x.long()
 
 
-def nonzero(x: Tensor) -> Tensor:
-    """The mask of Embedding(mask_zero=True)."""
-    return indices(x) != 0
+def nonzero(x: Tensor, embedded: Tensor) -> Tensor:
+    """The mask of Embedding(mask_zero=True). embedded: what it makes, which tells whose mask this is."""
+    return x != 0
 
 
 def masking(x: Tensor, value: float) -> Tensor:

@@ -238,8 +238,8 @@ def _dot(config: Config, arrays: Sequence[Tensor], second: bool) -> nn.Module:
     return m.Function(m.dotted, axes=tuple(config.numbers("axes", count=2)), normalize=config.flag("normalize", False))
 
 
-def _merge(function: Callable[..., Tensor], inputs: int = 0) -> Row:
-    return Row(lambda config, arrays, second: m.Function(function), passes=True, inputs=inputs)
+def _merge(function: Callable[..., Tensor], inputs: int = 0, kind: type[m.Function] = m.Function) -> Row:
+    return Row(lambda config, arrays, second: kind(function), passes=True, inputs=inputs)
 
 
 def _nothing() -> Row:
@@ -290,10 +290,10 @@ ROWS: dict[str, Row] = {
     "UpSampling1D": Row(lambda config, arrays, second: m.Function(m.upsampled, size=config.number("size")), ("size",)),
     "Add": _merge(m.total),
     "Subtract": _merge(m.difference, 2),
-    "Multiply": _merge(m.product),
+    "Multiply": _merge(m.product, kind=m.Merge),
     "Average": _merge(m.average),
-    "Maximum": _merge(m.largest),
-    "Minimum": _merge(m.smallest),
+    "Maximum": _merge(m.largest, kind=m.Merge),
+    "Minimum": _merge(m.smallest, kind=m.Merge),
     "Concatenate": Row(
         lambda config, arrays, second: m.Function(m.concatenated, axis=_axis(config)), ("axis",), passes=True, inputs=0
     ),

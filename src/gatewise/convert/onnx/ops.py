@@ -57,7 +57,7 @@ ONLY: dict[str, dict[str, tuple[Any, ...]]] = {
     "Gelu": {"approximate": ("none", "tanh")},
     "Cast": {"to": tuple(DTYPE_NUMBERS)},
     "LayerNormalization": {"stash_type": (1,)},
-    "Pad": {"mode": ("constant", "reflect", "edge")},
+    "Pad": {"mode": ("constant", "reflect", "edge", "wrap")},
     "Dropout": {"is_test": (1,)},
 }
 
@@ -261,9 +261,9 @@ OPS: dict[str, Callable[..., Any]] = {
     "GlobalAveragePool": global_average_pool, "GlobalMaxPool": global_max_pool, "Dropout": dropout,
     "Einsum": einsum, "Identity": identity,
 }  # fmt: skip
-# Inputs, by place, that are sizes, axes or counts.
+# Inputs, by place, that are sizes, axes, counts or other plain numbers.
 SIZES: dict[str, tuple[int, ...]] = {
     "Reshape": (1,), "Squeeze": (1,), "Unsqueeze": (1,), "Split": (1,), "Slice": (1, 2, 3, 4), "Expand": (1,),
-    "Tile": (1,), "ConstantOfShape": (0,), "Pad": (1, 3), "OneHot": (1,), "CumSum": (1,),
+    "Tile": (1,), "ConstantOfShape": (0,), "Pad": (1, 2, 3), "OneHot": (1,), "CumSum": (1,),
     **dict.fromkeys((name for name in OPS if name.startswith("Reduce")), (1,)),
 }  # fmt: skip

@@ -131,22 +131,35 @@ def one_hot(indices: Tensor, depth: Ints | Tensor, values: Tensor, *, axis: int 
 
 
 def pad(
-    x: Tensor, given: Ints | None = None, number: Tensor | None = None, which: Ints | None = None, *,
+    x: Tensor, given: Ints | None = None, fill: Any = None, which: Ints | None = None, *,
     pads: Ints = (), value: float = 0.0, mode: str = "constant",
 ) -> Tensor:  # fmt: skip
-    sizes = ints(pads if given is None else given)
+    sides = ints(pads if given is None else given)
     axes = list(range(x.dim())) if which is None else [a % x.dim() for a in ints(which)]
-    ends = {a: (sizes[k], sizes[k + len(axes)]) for k, a in enumerate(axes)}
-    fill = value if number is None else number.item()
-    for axis in axes:
-        before, after = ends[axis]
-        if mode == "constant":
-            x = F.pad(x, [0, 0] * (x.dim() - 1 - axis) + [before, after], value=fill)
+    ends = {a: (sides[k], sides[k + len(axes)]) for k, a in enumerate(axes)}
+    if mode == "constant":
+        around = [side for a in reversed(range(x.dim())) for side in ends.get(a, (0, 0))]
+        if isinstance(fill, Tensor):  # which the model computes
+            inside = F.pad(torch.ones_like(x, dtype=torch.bool), around)
+            return torch.where(inside, F.pad(x, around), fill)
+        return F.pad(x, around, value=value if fill is None else number(fill))
+    for axis, (before, after) in ends.items():
+        if (before, after) == (0, 0):
             continue
-        count = x.shape[axis]
-        places = torch.arange(-before, count + after, device=x.device)
-        if mode == "reflect":
-            places = (places.abs() if count > 1 else places * 0) % max(2 * count - 2, 1)
-            places = torch.where(places >= count, 2 * count - 2 - places, places)
-        x = x.index_select(axis, places.clamp(0, count - 1))
+        if before < 0 or after < 0:  # what is cropped is not repeated
+            x = F.pad(x, [0, 0] * (x.dim() - 1 - axis) + [min(before, 0), min(after, 0)])
+        x = x.index_select(axis, _around(x, axis, max(before, 0), max(after, 0), mode))
     return x
+
+
+def _around(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
+    """The places from which an axis is padded, as numpy does: "reflect" and "wrap" begin again, as often as needed."""
+    count = x.shape[axis]
+    places = torch.arange(-before, count + after, device=x.device)
+    if mode == "edge":
+        return places.clamp(0, count - 1)
+    # As tensors, since exporters divide by no size, and a branch on one would fix it.
+    last = torch.scalar_tensor(count - 1, dtype=torch.int64, device=x.device)
+    if mode == "wrap":
+        return places % (last + 1)
+    return last - (places % (2 * last).clamp(min=1) - last).abs()

@@ -155,6 +155,30 @@ def test_numpys_headers_are_no_code(tmp_path: Path) -> None:
             convert.load(path)
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("number", [0x110000, 0x7FFFFFFF, 0xD800])
+def test_numpys_strings_may_be_no_text(order: str, number: int, tmp_path: Path) -> None:
+    path = honest(".npz", tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    stream = io.BytesIO()
+    text = np.load(io.BytesIO(parts["gatewise.npy"])).astype(f"{order}U9000")
+    np.save(stream, text)
+    place = stream.getvalue().index("class".encode(f"utf-32-{'lb'[order == '>']}e"))
+    for told, match in ((None, ""), (number, "is no text")):
+        data = bytearray(stream.getvalue())
+        if told is not None:
+            struct.pack_into(f"{order}I", data, place, told)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, part in (parts | {"gatewise.npy": bytes(data)}).items():
+                archive.writestr(name, part)
+        if told is None:
+            assert isinstance(convert.load(path), gatewise.LSTM)
+        else:
+            with pytest.raises(InputError, match=match):
+                convert.load(path)
+
+
 def test_an_honest_file_is_read(tmp_path: Path) -> None:
     for ending in ENDINGS:
         assert convert.load(honest(ending, tmp_path)) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import time
 import traceback
@@ -23,6 +24,7 @@ import gatewise
 from gatewise import cells, convert
 from gatewise.errors import InputError
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is first imported
 pytestmark = pytest.mark.usefixtures("warm_reader")
 
 SECONDS, MEMORY = 10, 1 << 30  # what a file of some kB may take

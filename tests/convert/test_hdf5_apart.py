@@ -24,6 +24,7 @@ from gatewise.convert.keras import apart, hdf5
 from gatewise.errors import InputError
 
 h5py = pytest.importorskip("h5py")
+os.environ.setdefault("KERAS_BACKEND", "torch")  # read when Keras is first imported
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 CHARS2VEC = MODELS / "chars2vec" / "eng_50_weights.h5"
@@ -181,6 +182,7 @@ def array(dtype: str, shape: str, data: str = "") -> str:
         ("import time; time.sleep(60)", "not read within|started none within 1 seconds"),
         ("raise SystemExit(3)", "started none"),
         ("import nothing_of_that_name", "started none: .*nothing_of_that_name"),
+        ("print('usage: a program')", "started none"),
         (READY + "import time; time.sleep(60)", "not read within 1 seconds"),
         (OWNER + "import time; time.sleep(60)", "not read within 1 seconds"),
         (HEAD + 'while True: print(\'{"group": "a"}\', flush=True)', "not read within 2 seconds"),
@@ -246,6 +248,15 @@ def test_nothing_is_left_behind(honest: Path, tmp_path: Path, monkeypatch: pytes
         file.writestr("config.json", "{}")
         file.write(honest, "model.weights.h5")
 
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def counted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", counted)
+
     def state() -> tuple[int, int, list[str]]:
         files = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
         return files, threading.active_count(), os.listdir(folder)
@@ -259,9 +270,11 @@ def test_nothing_is_left_behind(honest: Path, tmp_path: Path, monkeypatch: pytes
             with pytest.raises(InputError):
                 convert.load(path)
         assert state() == before, path
+    assert len(started) == 5
     if os.name == "posix":
-        with pytest.raises(ChildProcessError):  # no zombies
-            os.waitpid(-1, os.WNOHANG)
+        for process in started:
+            with pytest.raises(ChildProcessError):  # it was waited for
+                os.waitpid(process.pid, os.WNOHANG)
 
 
 # --- where it is called ------------------------------------------------------------------------------

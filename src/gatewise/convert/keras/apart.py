@@ -126,7 +126,7 @@ class _Answers:
         self.watch = threading.Thread(target=self._watch, daemon=True)
         self.watch.start()
         try:
-            if not self._raw():
+            if self._raw() != b'{"ready": true}\n':
                 why = self._last_words() if self.late is None else f" within {self.late:.0f} seconds"
                 raise InputError(f"{self.name}: {_NEEDS}, and {sys.executable} started none{why}")
             self.patience, self.last = self.silence, self.heard + ALL * self.silence

@@ -146,7 +146,7 @@ def _read_npz(path: Path, entries: list[zipfile.ZipInfo]) -> Contents:
                 raise InputError(f"{path} is damaged, or holds Python objects: {one_line(error)}") from error
     text = ""
     if KEY in arrays and arrays[KEY].dtype.kind == "U" and arrays[KEY].shape == ():
-        text = str(arrays.pop(KEY)[()])
+        text = _text(arrays.pop(KEY), path)
     try:
         tensors = {name: _plain(name, array) for name, array in arrays.items()}
     except ValueError as error:
@@ -155,6 +155,18 @@ def _read_npz(path: Path, entries: list[zipfile.ZipInfo]) -> Contents:
     if sorted(tensors) == sorted(numbered):
         return Contents({str(k): tensors[name] for k, name in enumerate(numbered)}, text, listed=True)
     return Contents(tensors, text)
+
+
+def _text(array: Any, path: Path) -> str:
+    """A string of numpy's, which makes strings of numbers that are no characters, and Python breaks on them later.
+
+    Raises: InputError: it is no text.
+    """
+    try:
+        codec = {"<": "utf-32-le", ">": "utf-32-be"}[array.dtype.str[0]]
+        return str(array.tobytes().decode(codec)).rstrip("\0")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: {KEY} in it is no text: {one_line(error)}") from None
 
 
 def _plain(name: str, array: Any) -> Tensor:

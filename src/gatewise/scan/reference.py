@@ -6,7 +6,7 @@ dtype, and what it does is differentiable by autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_float
 from functools import partial
 
@@ -28,7 +28,9 @@ class Interpreter:
     Python's collector runs.
     """
 
-    def __init__(self, cell: Graph, graph: Graph, inputs: Inputs, roots: Sequence[int]) -> None:
+    def __init__(
+        self, cell: Graph, graph: Graph, inputs: Inputs, roots: Sequence[int], numbers: Mapping[int, Tensor] = {}
+    ) -> None:
         size = inputs.hidden_size
         self.batch = inputs.x.shape[1]
         self.values: list[Value] = [0.0] * len(graph.nodes)
@@ -39,7 +41,7 @@ class Interpreter:
         for i in live:
             node = graph.nodes[i]
             if node.op == "const":
-                self.values[i] = node.params[0][1]
+                self.values[i] = numbers.get(i, node.params[0][1])
             elif node.op == "vector":
                 self.values[i] = inputs.vectors[cell.vectors.index(node.key)]
             elif node.op == "sequence_mask":
@@ -64,7 +66,7 @@ class Interpreter:
                 weight = inputs.weight_hr.t() if node.op == "output" else inputs.weight_hr
                 self.steps.append((partial(_product, weight, self.batch), node.args, i))
             else:
-                self.steps.append((_elementwise(graph, i, inputs.x), node.args, i))
+                self.steps.append((_elementwise(graph, i, inputs.x, numbers), node.args, i))
 
     def feed(self, op: str, key: str, sequence: Tensor) -> None:
         """Give a leaf its values for all steps, (T, B, size); one that the graph does not have is not needed."""
@@ -132,19 +134,19 @@ def _constant(value: float, like: Tensor) -> Tensor:
     return like.new_full((), value if like.dtype == torch.float64 else c_float(value).value)
 
 
-def _elementwise(graph: Graph, i: int, like: Tensor) -> Callable[..., Value]:
+def _elementwise(graph: Graph, i: int, like: Tensor, numbers: Mapping[int, Tensor]) -> Callable[..., Value]:
     """What computes a node; where torch takes no plain number, constants are made tensors once."""
     node, row = graph.nodes[i], OPS[graph.nodes[i].op]
     run = partial(row.run, **dict(node.params)) if node.params else row.run
     reads = [graph.nodes[a] for a in node.args]
-    if row.scalars or all(read.op != "const" for read in reads):
+    if row.scalars or numbers or all(read.op != "const" for read in reads):
         return run
     fixed = [_constant(read.params[0][1], like) if read.op == "const" else None for read in reads]
     return lambda *args: run(*(a if c is None else c for a, c in zip(args, fixed, strict=True)))
 
 
 def forward(
-    graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool
+    graph: Graph, inputs: Inputs, extras: Sequence[int], keep: bool, numbers: Mapping[int, Tensor] = {}
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Run T steps.
 
@@ -152,12 +154,13 @@ def forward(
         graph: the cell. inputs: see `Inputs`.
         extras: the nodes whose values of every step are wanted besides the states'.
         keep: whether all states are wanted of every step, or the first, which is the output, alone.
+        numbers: by node, tensors in place of the graph's numbers: all of them or none.
 
     Returns:
         The states after the last step, and (T, B, size) tensors: the states after each step, then the extras.
     """
     outputs = [i for _, i in graph.outputs]
-    run = Interpreter(graph, graph, inputs, [*outputs, *extras])
+    run = Interpreter(graph, graph, inputs, [*outputs, *extras], numbers)
     _feed_gates(run, graph, inputs)
     states = list(inputs.states)
     resets, active = inputs.resets.unsqueeze(2).unbind(0), inputs.active.unsqueeze(2).unbind(0)

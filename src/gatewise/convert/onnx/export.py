@@ -22,7 +22,7 @@ from torch.jit._trace import is_tracing
 
 from gatewise import cells
 from gatewise.convert.onnx.activations import exported
-from gatewise.graph.graph import Graph
+from gatewise.graph.graph import Graph, walk
 from gatewise.graph.variants import activation_of, coupled
 from gatewise.scan import reference
 from gatewise.scan.autograd import masked
@@ -165,16 +165,19 @@ def run_scan(
     flags = {name: flag for name in ("resets", "active") if (flag := getattr(inputs, name)).shape[0]}
     weights = ("weight_hh", "bias_hh", "weight_hr", "vectors", "initial")
     states = len(inputs.states)
+    # Exporters round Python's numbers to float32, and tensors not.
+    constants = dict(walk(cell, "const")) if x.dtype == torch.float64 else {}
+    numbers = [torch.tensor(node.params[0][1], dtype=x.dtype, device=x.device) for node in constants.values()]
 
     def step(*flat: Tensor) -> list[Tensor]:
         x_t = flat[states].unsqueeze(0)
         none = torch.zeros(0, 0, dtype=torch.bool, device=x_t.device)
         marks = dict.fromkeys(("resets", "active"), none)
         marks |= {name: t.unsqueeze(0) for name, t in zip(flags, flat[states + 1 :], strict=False)}
-        own = dict(zip(weights, flat[states + 1 + len(flags) :], strict=True))
-        after, columns = reference.forward(
-            cell, Inputs(x=x_t, states=flat[:states], masks=(), **own, **marks), cell.watched, keep=False
-        )
+        own = dict(zip(weights, flat[states + 1 + len(flags) :], strict=False))
+        tensors = dict(zip(constants, flat[states + 1 + len(flags) + len(weights) :], strict=True))
+        read = Inputs(x=x_t, states=flat[:states], masks=(), **own, **marks)
+        after, columns = reference.forward(cell, read, cell.watched, keep=False, numbers=tensors)
         return [*(s.clone() for s in after), *(c.squeeze(0).clone() for c in columns)]  # what Scan makes has no alias
 
     # The operator itself: torch's function around it compiles the step, which is slow and fixes the batch's size.
@@ -183,7 +186,7 @@ def run_scan(
         step,
         [s.detach() for s in inputs.states],
         [x.detach(), *flags.values()],
-        tuple(getattr(inputs, name).detach() for name in weights),
+        (*(getattr(inputs, name).detach() for name in weights), *numbers),
     )
     finals, (output, *watched) = made[:states], made[states:]
     output = masked(output, inputs.active)

@@ -397,7 +397,11 @@ X = torch.zeros(6, 4, 3)
             ValueError,
             "lengths with a packed input, which brings its own",
         ),
-        (lambda: GRU(X, resets=RESETS.int()), ValueError, "resets is torch.int32, expected torch.bool"),
+        (
+            lambda: GRU(X, resets=2 * RESETS.int()),
+            ValueError,
+            "resets has 2 in it, expected booleans, or numbers that are 0 or 1",
+        ),
         (lambda: GRU(X, resets=RESETS.t()), ValueError, r"resets has shape \(4, 6\), expected \(6, 4\) = \(T, B\)"),
         (lambda: GRU(X[:, 0], resets=RESETS), ValueError, r"resets has shape \(6, 4\), expected \(6,\) = \(T,\)"),
         (lambda: GRU(X, resets=RESETS.to("meta")), RuntimeError, "resets is on meta, the weights are on cpu"),

@@ -46,6 +46,7 @@ def test_the_table_is_that_of_keras() -> None:
     assert set(IN_CELLS) | set(ELSEWHERE) == {*NAMES, *OLDER}
 
 
+@pytest.mark.slow
 def test_every_activation_of_its_own_layer(tmp_path: Path) -> None:
     x = keras.Input((None, 5))
     scaled = k.Rescaling(3.0)(x)  # so that both sides of every kink are met

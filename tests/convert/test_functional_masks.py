@@ -257,7 +257,10 @@ def assert_same(made: list[Tensor], expected: list[Tensor]) -> None:
         assert_close(one.nan_to_num(), two.nan_to_num(), FLOAT32)
 
 
-@pytest.mark.parametrize("name", MODELS)
+# Each takes a third of a second, so two of three are slow.
+@pytest.mark.parametrize(
+    "name", [n if k % 3 == 0 else pytest.param(n, marks=pytest.mark.slow) for k, n in enumerate(MODELS)]
+)
 def test_to_torch_to_keras_to_torch(name: str) -> None:
     model = drawn(MODELS[name]())
     given = inputs_of(model)

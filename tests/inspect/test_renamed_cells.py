@@ -185,7 +185,7 @@ def test_which_is_which_is_said(name: str) -> None:
         assert f"{kind} {word} is {other}" in made.verdict
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("renamed", [True, False])
 @pytest.mark.parametrize("name", [name for name in BUILT_IN if sigmoids(BUILT_IN[name])])
 def test_gates_that_are_1_minus_the_other_are_found(name: str, renamed: bool, seed: int) -> None:

@@ -47,6 +47,15 @@ def randomize(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return module
 
 
+def drawn(model: Any) -> Any:
+    """A model of Keras's with normal weights, none of them zero; variances are positive."""
+    generator = torch.Generator().manual_seed(0)
+    for variable in model.weights:
+        value = torch.randn(tuple(variable.shape), generator=generator) * 0.5
+        variable.assign((value.abs() + 0.5 if "variance" in variable.name else value).numpy())
+    return model
+
+
 # --- random cells ------------------------------------------------------------------------------------
 
 UNARY: dict[str, Callable[[Any], Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_close, randomize
+from helpers import assert_close, drawn, randomize
 from tolerances import FLOAT32
 
 import gatewise
@@ -79,14 +79,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     "attention": attention,
     "merges": merges,
 }  # fmt: skip
-
-
-def drawn(model: Any) -> Any:
-    generator = torch.Generator().manual_seed(0)
-    for variable in model.weights:
-        value = torch.randn(tuple(variable.shape), generator=generator) * 0.5
-        variable.assign((value.abs() + 0.5 if "variance" in variable.name else value).numpy())
-    return model
 
 
 def inputs_of(model: Any) -> list[Any]:

@@ -36,10 +36,6 @@ def torchs(kind: str) -> type[nn.Module]:
     return getattr(nn, kind)
 
 
-def state_of(result: Any) -> Any:
-    return result[1] if isinstance(result, tuple) and isinstance(result[0], Tensor) and result[0].dim() == 3 else result
-
-
 class Reads(nn.Module):
     """A model that asks what the book's RNNModel does: whether the state is a pair."""
 

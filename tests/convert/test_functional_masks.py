@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import assert_close
+from helpers import assert_close, drawn
 from tolerances import FLOAT32
 from torch import Tensor
 
@@ -213,14 +213,6 @@ MODELS: dict[str, Callable[[], Any]] = {
         lambda t: (lambda e: [k.LSTM(3)(e, mask=ops.not_equal(t, 0)), k.GRU(2)(e)])(k.Embedding(9, 4)(t))
     ),
 }  # fmt: skip
-
-
-def drawn(model: Any) -> Any:
-    generator = torch.Generator().manual_seed(0)
-    for variable in model.weights:
-        value = torch.randn(tuple(variable.shape), generator=generator) * 0.5
-        variable.assign((value.abs() + 0.5 if "variance" in variable.name else value).numpy())
-    return model
 
 
 def inputs_of(model: Any) -> list[Tensor]:
